@@ -209,7 +209,8 @@ value() {
 	run -1 stamp verify-stable origin --seed 7 --rounds 200
 	kill "$!"
 	wait "$!" || true
-	[[ $output == *'found: changed'* ]]
+	# which of the two depends on whether a read met the write or came after it
+	[[ $output == *'found: changed'* || $output == *'found: torn'* ]]
 	overwrite image 700 x
 	run -1 stamp verify-stable image --seed 7
 }

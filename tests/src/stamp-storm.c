@@ -300,7 +300,8 @@ static bool fit_read(const struct storm *storm, struct range *range)
 	return true;
 }
 
-static void read_one(struct worker *worker)
+/* Returns false if the place that it picked is outside. */
+static bool read_one(struct worker *worker)
 {
 	struct storm *storm = worker->storm;
 	struct slot *slot = &storm->claims.slots[rng_below(
@@ -316,7 +317,7 @@ static void read_one(struct worker *worker)
 	}
 	pick_read(storm, &worker->rng, &range);
 	if (!fit_read(storm, &range))
-		return;
+		return false;
 	error = io_read(storm->image.fd, worker->buffer, range.blocks * block,
 			storm->region.offset + range.first * block);
 	if (generation & 1) {
@@ -331,20 +332,22 @@ static void read_one(struct worker *worker)
 				storm->image.path,
 				storm->region.first_number + range.first,
 				strerror(-error));
-		return;
+		return true;
 	}
 	atomic_fetch_add(&storm->counters.image_reads, 1);
 	atomic_fetch_add(&storm->counters.image_bytes, range.blocks * block);
 	for (uint64_t i = 0; i < range.blocks; i++)
 		image_check(storm, range.first + i, worker->buffer + i * block);
+	return true;
 }
 
 static void *reader_main(void *argument)
 {
 	struct worker *worker = argument;
+	bool any = false;
 
-	while (!atomic_load(&worker->storm->writers_done))
-		read_one(worker);
+	while (!any || !atomic_load(&worker->storm->writers_done))
+		any |= read_one(worker);
 	return NULL;
 }
 
