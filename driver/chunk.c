@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * One preserved run: its pages, its state, its life.
+ *
+ * A chunk is in the map from before its read is issued until its content is in
+ * the difference storage. Lookups find it under RCU, so it is used only after
+ * chunk_tryget(), and the struct is freed after a grace period.
+ */
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/highmem.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+
+#include "chunk.h"
+#include "memory.h"
+
+#define CHUNK_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+#define CHUNK_LOAD_BIOS 16	/* reads that can always be in flight */
+
+static struct bio_set load_bios;
+
+int chunk_init(void)
+{
+	return bioset_init(&load_bios, CHUNK_LOAD_BIOS, 0, BIOSET_NEED_BVECS);
+}
+
+void chunk_exit(void)
+{
+	bioset_exit(&load_bios);
+}
+
+static void chunk_free_pages(struct chunk *chunk)
+{
+	while (chunk->nr_pages)
+		__free_page(chunk->pages[--chunk->nr_pages]);
+}
+
+struct chunk *chunk_alloc(void *owner, sector_t start, unsigned int sectors)
+{
+	unsigned int nr_pages = DIV_ROUND_UP(sectors, PAGE_SECTORS);
+	size_t bytes = (size_t)nr_pages << PAGE_SHIFT;
+	struct chunk *chunk;
+
+	if (!memory_charge(bytes))
+		return ERR_PTR(-EAGAIN);
+	chunk = kmalloc(struct_size(chunk, pages, nr_pages), CHUNK_GFP);
+	if (!chunk)
+		goto out_charge;
+	refcount_set(&chunk->refs, 1);
+	chunk->state = CHUNK_LOADING;
+	chunk->owner = owner;
+	chunk->start = start;
+	chunk->sectors = sectors;
+	INIT_LIST_HEAD(&chunk->node);
+	INIT_LIST_HEAD(&chunk->waiters);
+	for (chunk->nr_pages = 0; chunk->nr_pages < nr_pages; chunk->nr_pages++) {
+		struct page *page = alloc_page(CHUNK_GFP);
+
+		if (!page)
+			goto out_pages;
+		chunk->pages[chunk->nr_pages] = page;
+	}
+	/* Pages are stored whole: what the device ends before is not ours. */
+	if (sectors % PAGE_SECTORS)
+		clear_highpage(chunk->pages[nr_pages - 1]);
+	return chunk;
+
+out_pages:
+	chunk_free_pages(chunk);
+	kfree(chunk);
+out_charge:
+	memory_uncharge(bytes);
+	return ERR_PTR(-ENOMEM);
+}
+
+void chunk_put(struct chunk *chunk)
+{
+	size_t bytes = (size_t)chunk->nr_pages << PAGE_SHIFT;
+
+	if (!refcount_dec_and_test(&chunk->refs))
+		return;
+	chunk_free_pages(chunk);
+	kfree_rcu(chunk, rcu);
+	memory_uncharge(bytes);
+}
+
+void chunk_set_state(struct chunk *chunk, enum chunk_state state)
+{
+	WARN_ON_ONCE(chunk->state != CHUNK_LOADING);
+	smp_store_release(&chunk->state, state); /* pairs with chunk_is_ready() */
+}
+
+static void chunk_load_put(struct chunk *chunk)
+{
+	if (atomic_dec_and_test(&chunk->loads))
+		chunk->loaded(chunk, READ_ONCE(chunk->load_err));
+}
+
+static void chunk_load_endio(struct bio *bio)
+{
+	struct chunk *chunk = bio->bi_private;
+
+	if (bio->bi_status)
+		WRITE_ONCE(chunk->load_err, blk_status_to_errno(bio->bi_status));
+	bio_put(bio);
+	chunk_load_put(chunk);
+}
+
+/* Reads as many pages from @index on as one bio can hold; how many they are. */
+static unsigned int chunk_load_pages(struct chunk *chunk,
+				     struct block_device *origin,
+				     unsigned int index)
+{
+	unsigned int nr = bio_max_segs(chunk->nr_pages - index);
+	sector_t start = (sector_t)index * PAGE_SECTORS;
+	unsigned int i, sectors;
+	struct bio *bio;
+
+	bio = bio_alloc_bioset(origin, nr, REQ_OP_READ, GFP_NOIO, &load_bios);
+	bio->bi_iter.bi_sector = chunk->start + start;
+	bio->bi_end_io = chunk_load_endio;
+	bio->bi_private = chunk;
+	for (i = 0; i < nr; i++) {
+		sectors = min_t(sector_t, chunk->sectors - start, PAGE_SECTORS);
+		__bio_add_page(bio, chunk->pages[index + i],
+			       sectors << SECTOR_SHIFT, 0);
+		start += sectors;
+	}
+	atomic_inc(&chunk->loads);
+	submit_bio_noacct(bio);
+	return nr;
+}
+
+void chunk_load(struct chunk *chunk, struct block_device *origin,
+		void (*loaded)(struct chunk *chunk, int err))
+{
+	unsigned int index = 0;
+
+	chunk->loaded = loaded;
+	chunk->load_err = 0;
+	atomic_set(&chunk->loads, 1);
+	while (index < chunk->nr_pages)
+		index += chunk_load_pages(chunk, origin, index);
+	chunk_load_put(chunk);
+}
+
+void chunk_copy(const struct chunk *chunk, sector_t from, struct bio *bio,
+		struct bvec_iter iter)
+{
+	size_t pos = (from - chunk->start) << SECTOR_SHIFT;
+	struct bvec_iter at;
+	struct bio_vec bvec;
+
+	__bio_for_each_segment(bvec, bio, at, iter) {
+		unsigned int done = 0;
+
+		while (done < bvec.bv_len) {
+			unsigned int offset = offset_in_page(pos);
+			unsigned int len = min_t(unsigned int, bvec.bv_len - done,
+						 PAGE_SIZE - offset);
+
+			memcpy_page(bvec.bv_page, bvec.bv_offset + done,
+				    chunk->pages[pos >> PAGE_SHIFT], offset, len);
+			done += len;
+			pos += len;
+		}
+	}
+}

@@ -1,0 +1,819 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The diff area: the owner of information about overwritten blocks.
+ *
+ * Vocabulary. The origin is divided into granules, the unit of preserving. A
+ * chunk is a run of granules that was preserved as one, as long as the write
+ * that caused it. The map says of each granule where its content as of the
+ * take is: still on the origin, in a chunk, or in the difference storage.
+ *
+ * A write to the origin that touches granules which are not preserved is held
+ * by the gate, and comes here, in the gate's worker (diff_area_preserve):
+ *
+ *  1. Under the map's mutex each run without an entry becomes a chunk in state
+ *     LOADING. The entry is there before the read is issued, so whoever comes
+ *     second finds it and waits for the same read.
+ *  2. Reads of the origin are issued. The write is parked on one chunk that is
+ *     still loading; when that is ready, the write starts again at the top, and
+ *     parks on the next one if there is another.
+ *  3. When all are ready, the write passes. It does not wait for the store.
+ *  4. Ready chunks gather. When the budget is half used, a worker stores them,
+ *     sorted by their place on the origin, in one sequential piece, and then
+ *     replaces their entries by the place. A session that is released earlier
+ *     stores nothing.
+ *
+ * The laws (docs/design.md has all of them, with how they are kept):
+ *
+ * I1 The origin comes first: a write that cannot be preserved passes, after
+ *    the area has failed. Waiting for memory has a deadline (hold_limit_ms).
+ * I2 The image never lies: it looks at the map, and then at the state, after
+ *    its read of the origin is complete. Entries never go back to nothing, a
+ *    chunk is entered before the write that it guards passes, and the state is
+ *    left before any unpreserved write passes. So "no entry, and still active"
+ *    proves that the origin had the old content.
+ * I3 Preserve before overwrite: diff_area_may_pass() is true only for what is
+ *    READY or stored.
+ * I4 Everything is bounded: chunks are charged to the budget, and a write that
+ *    gets none waits here without a thread (@starved).
+ * I5 Nobody sleeps where he must not: what runs in the submitter or in a
+ *    completion takes spinlocks only.
+ *
+ * An overflow, an error or a lost origin leaves behind: a final state, the
+ * reason in @error, an image that answers EIO, and an origin that goes on.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/ktime.h>
+#include <linux/list_sort.h>
+#include <linux/log2.h>
+#include <linux/moduleparam.h>
+#include <linux/percpu.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+
+#include "chunk.h"
+#include "diff_area.h"
+#include "diff_storage.h"
+
+#define GRANULE_MIN SZ_4K
+#define GRANULE_HINT_MAX SZ_64K
+#define GRANULES_MAX (1ULL << 32)
+
+static unsigned int hold_limit_ms = 10000;
+module_param(hold_limit_ms, uint, 0644);
+MODULE_PARM_DESC(hold_limit_ms,
+		 "How long an origin write may wait for memory before the snapshot gives up (default: 10000)");
+
+/* Choosing the granule */
+
+/*
+ * A larger io_min is the stripe of a RAID or a thin pool: to follow it would
+ * copy half a mebibyte for each 4 KiB that are overwritten.
+ */
+static unsigned int granule_hint(unsigned int bytes)
+{
+	return is_power_of_2(bytes) && bytes <= GRANULE_HINT_MAX ? bytes : 0;
+}
+
+static bool granule_is_too_small(struct block_device *origin, long granule)
+{
+	return (u64)bdev_nr_bytes(origin) / granule > GRANULES_MAX;
+}
+
+long diff_area_granule(struct block_device *origin, unsigned int wanted)
+{
+	struct request_queue *q = bdev_get_queue(origin);
+	long granule = GRANULE_MIN;
+
+	if (wanted)
+		return wanted < bdev_logical_block_size(origin) ? -EINVAL : wanted;
+	granule = max_t(long, granule, bdev_logical_block_size(origin));
+	granule = max_t(long, granule, granule_hint(queue_physical_block_size(q)));
+	granule = max_t(long, granule, granule_hint(queue_io_min(q)));
+	while (granule_is_too_small(origin, granule))
+		granule *= 2;
+	return granule;
+}
+
+/* The state */
+
+const char *diff_area_state_name(enum diff_area_state state)
+{
+	static const char *const names[] = {
+		[DIFF_AREA_ACTIVE] = "active",
+		[DIFF_AREA_LOST] = "lost",
+		[DIFF_AREA_OVERFLOW] = "overflow",
+		[DIFF_AREA_FAILED] = "failed",
+		[DIFF_AREA_RELEASED] = "configured",
+	};
+
+	return names[state];
+}
+
+/*
+ * The only place where the state changes. cmpxchg() orders what follows, the
+ * passing of writes, after it: pairs with diff_area_state().
+ */
+static bool diff_area_leave_active(struct diff_area *area,
+				   enum diff_area_state state)
+{
+	return cmpxchg(&area->state, DIFF_AREA_ACTIVE, state) == DIFF_AREA_ACTIVE;
+}
+
+static void diff_area_resume_starved(struct diff_area *area)
+{
+	struct origin_write *write, *next;
+	unsigned long flags;
+	LIST_HEAD(writes);
+
+	spin_lock_irqsave(&area->lock, flags);
+	list_splice_init(&area->starved, &writes);
+	spin_unlock_irqrestore(&area->lock, flags);
+
+	list_for_each_entry_safe(write, next, &writes, node)
+		gate_resume(write);
+}
+
+static void diff_area_store_soon(struct diff_area *area)
+{
+	queue_work(area->config.wq, &area->store_work);
+}
+
+void diff_area_fail(struct diff_area *area, enum diff_area_state state,
+		    bool shared, int err, const char *fmt, ...)
+{
+	struct va_format what = { .fmt = fmt };
+	va_list args;
+
+	if (!diff_area_leave_active(area, state))
+		return;
+	va_start(args, fmt);
+	what.va = &args;
+	error_set(&area->error, area->config.name, err, "%pV", &what);
+	va_end(args);
+
+	diff_area_resume_starved(area);
+	diff_area_store_soon(area);
+	area->config.failed(area->config.owner, area, shared);
+}
+
+/* Passing */
+
+static unsigned long diff_area_granule_of(const struct diff_area *area,
+					  sector_t sector)
+{
+	return sector >> area->granule_shift;
+}
+
+bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last)
+{
+	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+		return true;
+	return diff_map_preserved(&area->map, diff_area_granule_of(area, first),
+				  diff_area_granule_of(area, last));
+}
+
+static void diff_area_count_held(struct diff_area *area, u64 since_ns)
+{
+	s64 us = (ktime_get_ns() - since_ns) / NSEC_PER_USEC;
+	s64 max = atomic64_read(&area->stats.held_us_max);
+
+	while (us > max && !atomic64_try_cmpxchg(&area->stats.held_us_max, &max, us))
+		;
+	atomic64_inc(&area->stats.writes_held);
+}
+
+void diff_area_passed(struct diff_area *area, const struct origin_write *write)
+{
+	if (write->held_ns)
+		diff_area_count_held(area, write->held_ns);
+	else
+		this_cpu_inc(*area->writes_passed);
+}
+
+u64 diff_area_writes_passed(const struct diff_area *area)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += *per_cpu_ptr(area->writes_passed, cpu);
+	return sum;
+}
+
+/* Preserving */
+
+static u64 chunk_granules(const struct chunk *chunk)
+{
+	return chunk->last - chunk->first + 1;
+}
+
+static void diff_area_count_loaded(struct diff_area *area,
+				   const struct chunk *chunk)
+{
+	atomic64_add(chunk_granules(chunk), &area->stats.preserved);
+	atomic64_add((u64)chunk->nr_pages << PAGE_SHIFT, &area->stats.memory_bytes);
+	atomic64_add((u64)chunk->sectors << SECTOR_SHIFT,
+		     &area->stats.origin_read_bytes);
+}
+
+static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
+			       bool ready)
+{
+	struct origin_write *write, *next;
+	unsigned long flags;
+	LIST_HEAD(waiters);
+
+	if (ready)
+		diff_area_count_loaded(area, chunk);
+	spin_lock_irqsave(&area->lock, flags);
+	chunk_set_state(chunk, ready ? CHUNK_READY : CHUNK_FAILED);
+	if (ready) {
+		chunk_get(chunk);
+		list_add_tail(&chunk->node, &area->ready);
+	}
+	list_splice_init(&chunk->waiters, &waiters);
+	spin_unlock_irqrestore(&area->lock, flags);
+
+	list_for_each_entry_safe(write, next, &waiters, node)
+		gate_resume(write);
+}
+
+static void diff_area_loaded(struct chunk *chunk, int err)
+{
+	struct diff_area *area = chunk->owner;
+
+	if (err)
+		diff_area_fail(area, DIFF_AREA_FAILED, false, err,
+			       "cannot read the origin at sector %llu",
+			       (u64)chunk->start);
+	diff_area_end_load(area, chunk, !err);
+	if (memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+		diff_area_store_soon(area);
+	chunk_put(chunk);
+	diff_area_unuse(area);
+}
+
+/* A chunk for the run from @first on, in the map and referenced by the caller. */
+static struct chunk *__diff_area_add_chunk(struct diff_area *area,
+					   unsigned long first,
+					   unsigned long last)
+{
+	sector_t start = (sector_t)first << area->granule_shift;
+	sector_t max = max_t(sector_t, CHUNK_MAX_BYTES >> SECTOR_SHIFT,
+			     1U << area->granule_shift);
+	sector_t end = min_t(sector_t, (sector_t)(last + 1) << area->granule_shift,
+			     start + max);
+	struct chunk *chunk;
+	int ret;
+
+	lockdep_assert_held(&area->map.mutex);
+	end = min(end, area->sectors);
+	chunk = chunk_alloc(area, start, end - start);
+	if (IS_ERR(chunk))
+		return chunk;
+	chunk->first = first;
+	chunk->last = diff_area_granule_of(area, end - 1);
+	ret = diff_map_add_chunk(&area->map, chunk);
+	if (!ret)
+		return chunk;
+	chunk_put(chunk);
+	return ERR_PTR(ret);
+}
+
+/**
+ * struct preserving - one call of diff_area_preserve()
+ * @loads: chunks that it made, by their node
+ * @blocker: the first chunk that is still loading, with a reference
+ * @joins: that one is of another write
+ * @err: why not everything has a chunk
+ */
+struct preserving {
+	struct list_head loads;
+	struct chunk *blocker;
+	bool joins;
+	int err;
+};
+
+static void preserving_block(struct preserving *work, struct chunk *chunk,
+			     bool joins)
+{
+	if (work->blocker)
+		return;
+	chunk_get(chunk);
+	work->blocker = chunk;
+	work->joins = joins;
+}
+
+/* One run of the range that starts at @at. Returns the granule after it. */
+static unsigned long __diff_area_claim(struct diff_area *area,
+				       struct preserving *work,
+				       unsigned long at, unsigned long last)
+{
+	struct diff_run run;
+	struct chunk *chunk;
+
+	diff_map_lookup(&area->map, at, &run);
+	if (run.kind == DIFF_CHUNK && !chunk_is_ready(run.chunk))
+		preserving_block(work, run.chunk, true);
+	if (run.kind != DIFF_ORIGIN)
+		return run.last + 1;
+
+	chunk = __diff_area_add_chunk(area, at, min(run.last, last));
+	if (IS_ERR(chunk)) {
+		work->err = PTR_ERR(chunk);
+		return last + 1;
+	}
+	list_add_tail(&chunk->node, &work->loads);
+	preserving_block(work, chunk, false);
+	return chunk->last + 1;
+}
+
+static void diff_area_claim(struct diff_area *area, struct preserving *work,
+			    unsigned long first, unsigned long last)
+{
+	mutex_lock(&area->map.mutex);
+	while (first <= last)
+		first = __diff_area_claim(area, work, first, last);
+	mutex_unlock(&area->map.mutex);
+}
+
+static void diff_area_issue(struct diff_area *area, struct preserving *work)
+{
+	struct chunk *chunk, *next;
+
+	list_for_each_entry_safe(chunk, next, &work->loads, node) {
+		list_del_init(&chunk->node);
+		percpu_ref_get(&area->users);
+		chunk_load(chunk, area->config.origin, diff_area_loaded);
+	}
+}
+
+static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
+			      struct origin_write *write)
+{
+	unsigned long flags;
+	bool parked;
+
+	spin_lock_irqsave(&area->lock, flags);
+	parked = chunk->state == CHUNK_LOADING;
+	if (parked)
+		list_add_tail(&write->node, &chunk->waiters);
+	spin_unlock_irqrestore(&area->lock, flags);
+	return parked;
+}
+
+/* How long a write may still wait, in nanoseconds. */
+static u64 diff_area_hold_left(const struct origin_write *write)
+{
+	u64 until = write->held_ns +
+		    (u64)READ_ONCE(hold_limit_ms) * NSEC_PER_MSEC;
+	u64 now = ktime_get_ns();
+
+	return until > now ? until - now : 0;
+}
+
+/*
+ * The write waits for memory. If some became free, or the area failed, between
+ * the attempt and here, nobody may come to resume it: so look again after.
+ */
+static void diff_area_starve(struct diff_area *area, struct origin_write *write)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&area->lock, flags);
+	timer_reduce(&area->hold_timer, jiffies +
+		     nsecs_to_jiffies(diff_area_hold_left(write) + NSEC_PER_MSEC));
+	list_add_tail(&write->node, &area->starved);
+	spin_unlock_irqrestore(&area->lock, flags);
+
+	smp_mb(); /* pairs with the change of state, and with the uncharge */
+	if (!memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+		diff_area_resume_starved(area);
+}
+
+static enum gate_answer diff_area_park(struct diff_area *area,
+				       struct preserving *work,
+				       struct origin_write *write)
+{
+	if (work->blocker) {
+		if (!diff_area_park_on(area, work->blocker, write))
+			return GATE_READY;
+		if (work->joins && !write->joined) {
+			write->joined = true;
+			atomic64_inc(&area->stats.writes_joined);
+		}
+		return GATE_PARKED;
+	}
+	if (!work->err)
+		return GATE_READY;
+	if (work->err == -ENOMEM && !memory_used()) {
+		diff_area_fail(area, DIFF_AREA_FAILED, false, -ENOMEM,
+			       "no memory to preserve an overwritten block");
+		return GATE_READY;
+	}
+	diff_area_starve(area, write);
+	return GATE_PARKED;
+}
+
+enum gate_answer diff_area_preserve(struct diff_area *area,
+				    struct origin_write *write,
+				    sector_t first, sector_t last)
+{
+	enum gate_answer answer = GATE_READY;
+	struct preserving work = { .loads = LIST_HEAD_INIT(work.loads) };
+
+	if (!diff_area_tryuse(area))
+		return GATE_READY;
+	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+		goto out;
+	diff_area_claim(area, &work, diff_area_granule_of(area, first),
+			diff_area_granule_of(area, last));
+	diff_area_issue(area, &work);
+	answer = diff_area_park(area, &work, write);
+	if (work.blocker)
+		chunk_put(work.blocker);
+out:
+	diff_area_unuse(area);
+	return answer;
+}
+
+static void diff_area_hold_expired(struct timer_list *timer)
+{
+	struct diff_area *area = container_of(timer, struct diff_area, hold_timer);
+	struct origin_write *write;
+	u64 left = U64_MAX;
+	unsigned long flags;
+
+	spin_lock_irqsave(&area->lock, flags);
+	list_for_each_entry(write, &area->starved, node)
+		left = min(left, diff_area_hold_left(write));
+	if (left && left != U64_MAX)
+		mod_timer(&area->hold_timer,
+			  jiffies + nsecs_to_jiffies(left + NSEC_PER_MSEC));
+	spin_unlock_irqrestore(&area->lock, flags);
+
+	if (!left)
+		diff_area_fail(area, DIFF_AREA_FAILED, false, -ETIMEDOUT,
+			       "a write was held for %u ms for want of memory: the difference storage is too slow",
+			       READ_ONCE(hold_limit_ms));
+}
+
+/* Storing */
+
+struct store {
+	struct diff_area *area;
+	struct list_head chunks;	/* by origin position */
+	sector_t sectors;		/* of them, in units of the storage */
+	struct bio *bio;		/* being filled */
+	sector_t bio_room;		/* sectors that it may still take */
+	sector_t bio_end;		/* where it ends by now */
+	atomic_t pending;		/* bios in flight, and the builder */
+	int err;			/* of any bio */
+	struct completion done;
+};
+
+static int chunk_by_position(void *priv, const struct list_head *a,
+			     const struct list_head *b)
+{
+	const struct chunk *one = list_entry(a, struct chunk, node);
+	const struct chunk *two = list_entry(b, struct chunk, node);
+
+	return one->first > two->first;
+}
+
+static sector_t chunk_stored_sectors(const struct chunk *chunk)
+{
+	return (sector_t)chunk->nr_pages << (PAGE_SHIFT - SECTOR_SHIFT);
+}
+
+static void diff_area_take_ready(struct diff_area *area,
+				 struct list_head *chunks)
+{
+	spin_lock_irq(&area->lock);
+	list_splice_init(&area->ready, chunks);
+	spin_unlock_irq(&area->lock);
+}
+
+static bool store_begin(struct store *store, struct diff_area *area)
+{
+	struct chunk *chunk;
+
+	memset(store, 0, sizeof(*store));
+	store->area = area;
+	INIT_LIST_HEAD(&store->chunks);
+	atomic_set(&store->pending, 1);
+	init_completion(&store->done);
+
+	diff_area_take_ready(area, &store->chunks);
+	list_sort(NULL, &store->chunks, chunk_by_position);
+	list_for_each_entry(chunk, &store->chunks, node)
+		store->sectors += chunk_stored_sectors(chunk);
+	return store->sectors;
+}
+
+/* In one piece, so that what lies together on the origin does in the diff. */
+static int store_place(struct store *store)
+{
+	struct diff_storage *storage = store->area->config.storage;
+	struct chunk *chunk;
+	sector_t pos;
+	int ret = 0;
+
+	if (!diff_storage_alloc(storage, store->sectors, &pos)) {
+		list_for_each_entry(chunk, &store->chunks, node) {
+			chunk->diff_sector = pos;
+			pos += chunk_stored_sectors(chunk);
+		}
+		return 0;
+	}
+	list_for_each_entry(chunk, &store->chunks, node) {
+		ret = diff_storage_alloc(storage, chunk_stored_sectors(chunk),
+					 &chunk->diff_sector);
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+static void store_put(struct store *store)
+{
+	if (atomic_dec_and_test(&store->pending))
+		complete(&store->done);
+}
+
+static void store_endio(struct bio *bio)
+{
+	struct store *store = bio->bi_private;
+
+	if (bio->bi_status)
+		WRITE_ONCE(store->err, blk_status_to_errno(bio->bi_status));
+	bio_put(bio);
+	store_put(store);
+}
+
+static void store_submit(struct store *store)
+{
+	struct diff_stats *stats = &store->area->stats;
+
+	if (!store->bio)
+		return;
+	atomic64_inc(&stats->diff_writes);
+	atomic64_add(store->bio->bi_iter.bi_size, &stats->diff_written_bytes);
+	atomic_inc(&store->pending);
+	submit_bio_noacct(store->bio);
+	store->bio = NULL;
+}
+
+static void store_new_bio(struct store *store, sector_t pos)
+{
+	struct diff_storage *storage = store->area->config.storage;
+	struct bio *bio;
+
+	store_submit(store);
+	bio = bio_alloc_bioset(NULL, BIO_MAX_VECS, REQ_OP_WRITE, GFP_NOIO,
+			       &storage->bios);
+	bio->bi_end_io = store_endio;
+	bio->bi_private = store;
+	store->bio_room = storage->ops->place(storage, pos, bio);
+	store->bio_end = pos;
+	store->bio = bio;
+}
+
+static void store_add_page(struct store *store, struct page *page, sector_t pos)
+{
+	if (!store->bio || pos != store->bio_end ||
+	    store->bio_room < PAGE_SECTORS ||
+	    !bio_add_page(store->bio, page, PAGE_SIZE, 0)) {
+		store_new_bio(store, pos);
+		__bio_add_page(store->bio, page, PAGE_SIZE, 0);
+	}
+	store->bio_end += PAGE_SECTORS;
+	store->bio_room -= PAGE_SECTORS;
+}
+
+static void store_write(struct store *store)
+{
+	struct chunk *chunk;
+	unsigned int i;
+
+	list_for_each_entry(chunk, &store->chunks, node)
+		for (i = 0; i < chunk->nr_pages; i++)
+			store_add_page(store, chunk->pages[i],
+				       chunk->diff_sector + i * PAGE_SECTORS);
+	store_submit(store);
+	store_put(store);
+	wait_for_completion_io(&store->done);
+}
+
+static void diff_area_uncount_memory(struct diff_area *area,
+				     const struct chunk *chunk)
+{
+	atomic64_sub((u64)chunk->nr_pages << PAGE_SHIFT,
+		     &area->stats.memory_bytes);
+}
+
+/* The content is safe elsewhere: the chunk is not needed any more. */
+static void store_finish_chunk(struct diff_area *area, struct chunk *chunk)
+{
+	mutex_lock(&area->map.mutex);
+	diff_map_set_stored(&area->map, chunk,
+			    (s64)chunk->diff_sector - (s64)chunk->start);
+	mutex_unlock(&area->map.mutex);
+	atomic64_add(chunk_granules(chunk), &area->stats.stored);
+	diff_area_uncount_memory(area, chunk);
+	chunk_put(chunk); /* the map's */
+	chunk_put(chunk); /* the batch's */
+}
+
+static void store_finish(struct store *store)
+{
+	struct chunk *chunk, *next;
+
+	list_for_each_entry_safe(chunk, next, &store->chunks, node) {
+		list_del_init(&chunk->node);
+		store_finish_chunk(store->area, chunk);
+	}
+}
+
+/* Nobody will read what is in memory: other sessions can use it. */
+static void diff_area_purge(struct diff_area *area, struct list_head *chunks)
+{
+	struct chunk *chunk, *next;
+
+	list_for_each_entry_safe(chunk, next, chunks, node) {
+		list_del_init(&chunk->node);
+		atomic64_sub(chunk_granules(chunk), &area->stats.preserved);
+		diff_area_uncount_memory(area, chunk);
+		chunk_put(chunk);
+	}
+	diff_map_clear(&area->map);
+}
+
+static void diff_area_purge_ready(struct diff_area *area)
+{
+	LIST_HEAD(chunks);
+
+	diff_area_take_ready(area, &chunks);
+	diff_area_purge(area, &chunks);
+}
+
+static void diff_area_store_fail(struct diff_area *area, int err)
+{
+	u64 size, used;
+
+	if (err == -ENOSPC) {
+		diff_storage_bytes(area->config.storage, &size, &used);
+		diff_area_fail(area, DIFF_AREA_OVERFLOW, true, err,
+			       "difference storage full at %llu bytes", size);
+	} else {
+		diff_area_fail(area, DIFF_AREA_FAILED, true, err,
+			       "cannot write to the difference storage");
+	}
+}
+
+static void diff_area_store(struct diff_area *area)
+{
+	struct store store;
+	int err;
+
+	while (READ_ONCE(area->state) == DIFF_AREA_ACTIVE &&
+	       store_begin(&store, area)) {
+		err = store_place(&store);
+		if (!err) {
+			store_write(&store);
+			err = store.err;
+		}
+		if (err) {
+			diff_area_store_fail(area, err);
+			diff_area_purge(area, &store.chunks);
+			break;
+		}
+		store_finish(&store);
+	}
+	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+		diff_area_purge_ready(area);
+}
+
+static void diff_area_store_work(struct work_struct *work)
+{
+	struct diff_area *area = container_of(work, struct diff_area, store_work);
+
+	if (!diff_area_tryuse(area))
+		return;
+	diff_area_store(area);
+	diff_area_unuse(area);
+}
+
+/* The budget */
+
+static void diff_area_told_store(struct memory_user *user)
+{
+	struct diff_area *area = container_of(user, struct diff_area, memory);
+
+	if (!list_empty(&area->ready))
+		diff_area_store_soon(area);
+}
+
+static void diff_area_told_relief(struct memory_user *user)
+{
+	struct diff_area *area = container_of(user, struct diff_area, memory);
+
+	if (!list_empty(&area->starved))
+		diff_area_resume_starved(area);
+}
+
+static const struct memory_user_ops diff_area_memory_ops = {
+	.store = diff_area_told_store,
+	.relief = diff_area_told_relief,
+};
+
+/* Life */
+
+static void diff_area_unused(struct percpu_ref *users)
+{
+	wake_up_all(&container_of(users, struct diff_area, users)->unused);
+}
+
+struct diff_area *diff_area_create(const struct diff_area_config *config)
+{
+	struct diff_area *area;
+
+	area = kzalloc(sizeof(*area), GFP_KERNEL);
+	if (!area)
+		return ERR_PTR(-ENOMEM);
+	area->config = *config;
+	area->granule_shift = ilog2(config->granule) - SECTOR_SHIFT;
+	area->sectors = bdev_nr_sectors(config->origin);
+	kref_init(&area->kref);
+	init_waitqueue_head(&area->unused);
+	error_init(&area->error);
+	diff_map_init(&area->map);
+	spin_lock_init(&area->lock);
+	INIT_LIST_HEAD(&area->ready);
+	INIT_LIST_HEAD(&area->starved);
+	timer_setup(&area->hold_timer, diff_area_hold_expired, 0);
+	INIT_WORK(&area->store_work, diff_area_store_work);
+	area->memory.ops = &diff_area_memory_ops;
+
+	area->writes_passed = alloc_percpu(u64);
+	if (!area->writes_passed)
+		goto out;
+	if (percpu_ref_init(&area->users, diff_area_unused, 0, GFP_KERNEL))
+		goto out_passed;
+	memory_register(&area->memory);
+	return area;
+
+out_passed:
+	free_percpu(area->writes_passed);
+out:
+	kfree(area);
+	return ERR_PTR(-ENOMEM);
+}
+
+void diff_area_retire(struct diff_area *area)
+{
+	diff_area_leave_active(area, DIFF_AREA_RELEASED);
+}
+
+/*
+ * The end comes in this order. The state has been left: images answer EIO, and
+ * writes need nothing from us any more. Now there is no new user; writes that wait for memory
+ * go on; loads and stores and image reads that are under way end, each with
+ * its reference. Only then are the map and its chunks touched.
+ */
+void diff_area_stop(struct diff_area *area)
+{
+	memory_unregister(&area->memory);
+	percpu_ref_kill(&area->users);
+	diff_area_resume_starved(area);
+	wait_event(area->unused, percpu_ref_is_zero(&area->users));
+	/* A preserve that was under way may have parked one more. */
+	diff_area_resume_starved(area);
+	timer_shutdown_sync(&area->hold_timer);
+	cancel_work_sync(&area->store_work);
+	/* The last user may still be on its way out of diff_area_unused(). */
+	synchronize_rcu();
+	diff_area_purge_ready(area);
+}
+
+static void diff_area_free(struct kref *kref)
+{
+	struct diff_area *area = container_of(kref, struct diff_area, kref);
+
+	percpu_ref_exit(&area->users);
+	free_percpu(area->writes_passed);
+	kfree(area);
+}
+
+void diff_area_get(struct diff_area *area)
+{
+	kref_get(&area->kref);
+}
+
+void diff_area_put(struct diff_area *area)
+{
+	kref_put(&area->kref, diff_area_free);
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which granules are preserved, and where: a maple tree by granule number.
+ *
+ * An entry is nothing (the granule is still on the origin), a pointer (a chunk
+ * in memory) or a value (it is stored). A value is not a place but the
+ * displacement from origin to difference storage, so a range that is cut in
+ * two needs no arithmetic, and ranges that were stored side by side are one
+ * entry. Entries never go back to nothing while the area lives: the image's
+ * read path relies on that.
+ *
+ * The tree is changed by workers, under the mutex, and read without a lock,
+ * under RCU.
+ */
+#include <linux/rcupdate.h>
+#include <linux/xarray.h>
+
+#include "chunk.h"
+#include "diff_map.h"
+
+#define MAP_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+#define MAP_MEASURE_BATCH 1024	/* entries between two breaks for RCU */
+#define MAP_NODE_BYTES 256
+
+/* Displacements may be negative; what an entry can hold may not. */
+#define MAP_BIAS (1L << 60)
+
+static void *map_mk_stored(s64 displacement)
+{
+	return xa_mk_value(displacement + MAP_BIAS);
+}
+
+static s64 map_displacement(const void *entry)
+{
+	return (s64)xa_to_value(entry) - MAP_BIAS;
+}
+
+void diff_map_init(struct diff_map *map)
+{
+	mutex_init(&map->mutex);
+	mt_init_flags(&map->tree, MT_FLAGS_USE_RCU | MT_FLAGS_LOCK_EXTERN);
+	mt_set_external_lock(&map->tree, &map->mutex);
+}
+
+void diff_map_clear(struct diff_map *map)
+{
+	MA_STATE(mas, &map->tree, 0, 0);
+	void *entry;
+
+	mutex_lock(&map->mutex);
+	mas_for_each(&mas, entry, ULONG_MAX)
+		if (!xa_is_value(entry))
+			chunk_put(entry);
+	__mt_destroy(&map->tree);
+	mutex_unlock(&map->mutex);
+}
+
+void diff_map_lookup(struct diff_map *map, unsigned long granule,
+		     struct diff_run *run)
+{
+	MA_STATE(mas, &map->tree, granule, granule);
+	void *entry = mas_walk(&mas);
+
+	run->first = mas.index;
+	run->last = mas.last;
+	if (!entry) {
+		run->kind = DIFF_ORIGIN;
+	} else if (xa_is_value(entry)) {
+		run->kind = DIFF_STORED;
+		run->displacement = map_displacement(entry);
+	} else {
+		run->kind = DIFF_CHUNK;
+		run->chunk = entry;
+	}
+}
+
+bool diff_map_preserved(struct diff_map *map, unsigned long first,
+			unsigned long last)
+{
+	MA_STATE(mas, &map->tree, first, first);
+	bool preserved = false;
+	void *entry;
+
+	rcu_read_lock();
+	for (;;) {
+		entry = mas_walk(&mas);
+		if (!entry || (!xa_is_value(entry) && !chunk_is_ready(entry)))
+			break;
+		if (mas.last >= last) {
+			preserved = true;
+			break;
+		}
+		mas_set(&mas, mas.last + 1);
+	}
+	rcu_read_unlock();
+	return preserved;
+}
+
+static int map_store(struct diff_map *map, unsigned long first,
+		     unsigned long last, void *entry)
+{
+	MA_STATE(mas, &map->tree, first, last);
+
+	lockdep_assert_held(&map->mutex);
+	return mas_store_gfp(&mas, entry, MAP_GFP);
+}
+
+int diff_map_add_chunk(struct diff_map *map, struct chunk *chunk)
+{
+	int ret = map_store(map, chunk->first, chunk->last, chunk);
+
+	if (!ret)
+		chunk_get(chunk);
+	return ret;
+}
+
+/* Widens a range over the neighbours that have the same entry. */
+static void map_unite(struct diff_map *map, unsigned long *first,
+		      unsigned long *last, const void *entry)
+{
+	MA_STATE(before, &map->tree, *first - 1, *first - 1);
+	MA_STATE(after, &map->tree, *last + 1, *last + 1);
+
+	if (*first && mas_walk(&before) == entry)
+		*first = before.index;
+	if (mas_walk(&after) == entry)
+		*last = after.last;
+}
+
+void diff_map_set_stored(struct diff_map *map, struct chunk *chunk,
+			 s64 displacement)
+{
+	void *entry = map_mk_stored(displacement);
+	unsigned long first = chunk->first;
+	unsigned long last = chunk->last;
+
+	rcu_read_lock();
+	map_unite(map, &first, &last, entry);
+	rcu_read_unlock();
+	if (!map_store(map, first, last, entry))
+		return;
+	/* To replace an entry by one of the same extent takes no memory. */
+	WARN_ON_ONCE(map_store(map, chunk->first, chunk->last, entry));
+}
+
+void diff_map_measure(struct diff_map *map, u64 *entries, u64 *bytes)
+{
+	MA_STATE(mas, &map->tree, 0, 0);
+	unsigned long leaf = 0;
+	void *entry;
+
+	*entries = 0;
+	*bytes = 0;
+	rcu_read_lock();
+	mas_for_each(&mas, entry, ULONG_MAX) {
+		unsigned long node = (unsigned long)mas.node & ~(MAP_NODE_BYTES - 1UL);
+
+		if (node != leaf)
+			*bytes += MAP_NODE_BYTES;
+		leaf = node;
+		if (++*entries % MAP_MEASURE_BATCH == 0) {
+			mas_pause(&mas);
+			rcu_read_unlock();
+			cond_resched();
+			rcu_read_lock();
+		}
+	}
+	rcu_read_unlock();
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How I/O is intercepted, and nothing else.
+ *
+ * Every bio of file systems, of raw block device I/O and of stacked drivers
+ * enters the block layer through submit_bio_noacct(), which is exported and so
+ * never inlined. An ftrace callback with IPMODIFY sees it there. The whole
+ * decision is made inside the callback:
+ *
+ *  - a bio that passes: the callback returns, the original function runs on as
+ *    if nothing had been there. No code of this module stays on the stack, so
+ *    removing the hook never waits for somebody's slow disk;
+ *  - a bio that is taken: the instruction pointer is set to an empty function,
+ *    so the submitter's call returns at once. Whoever took the bio submits it
+ *    again later, and it comes by here again.
+ *
+ * IPMODIFY is exclusive: a live patch of the function, or another driver of
+ * this kind, makes filter_get() fail with -EBUSY, and a live patch that comes
+ * later is refused by the kernel. PERMANENT keeps "sysctl
+ * kernel.ftrace_enabled=0" from switching the hook off behind our back (I2).
+ *
+ * Since the callback runs in the submitter, it never sleeps (I5).
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/bio.h>
+#include <linux/ftrace.h>
+#include <linux/mutex.h>
+
+#include "compat/hook.h"
+#include "filter.h"
+
+#define FILTER_FUNCTION "submit_bio_noacct"
+
+static filter_fn filter_handler;	/* set once, in filter_init() */
+
+static DEFINE_MUTEX(filter_mutex);
+static unsigned int filter_users;	/* protected by filter_mutex */
+
+/* Where a taken bio's submitter goes instead of into the original function. */
+static notrace noinline void filter_taken(struct bio *bio)
+{
+}
+
+static void notrace filter_hook(unsigned long ip, unsigned long parent_ip,
+				struct ftrace_ops *ops,
+				struct ftrace_regs *fregs)
+{
+	if (filter_handler(compat_hook_arg0(fregs)))
+		compat_hook_divert(fregs, filter_taken);
+}
+
+static struct ftrace_ops filter_ops = {
+	.func = filter_hook,
+	.flags = FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT,
+};
+
+void filter_init(filter_fn handler)
+{
+	filter_handler = handler;
+}
+
+static int filter_install(void)
+{
+	static char name[] = FILTER_FUNCTION;
+	int ret;
+
+	ret = ftrace_set_filter(&filter_ops, name, strlen(name), 1);
+	if (ret)
+		goto out;
+	ret = register_ftrace_function(&filter_ops);
+	if (ret)
+		goto out_filter;
+	return 0;
+
+out_filter:
+	ftrace_free_filter(&filter_ops);
+out:
+	if (ret == -EBUSY)
+		pr_err(FILTER_FUNCTION " is already modified by a live patch or another module\n");
+	else
+		pr_err("cannot hook " FILTER_FUNCTION ": error %d\n", ret);
+	return ret;
+}
+
+static void filter_remove(void)
+{
+	/*
+	 * For the callbacks of a module this waits until no task can be inside
+	 * the callback (rude RCU-tasks) nor in a function that the callback has
+	 * sent it to and that does not sleep (RCU-tasks): filter_taken().
+	 */
+	unregister_ftrace_function(&filter_ops);
+	ftrace_free_filter(&filter_ops);
+}
+
+int filter_get(void)
+{
+	int ret = 0;
+
+	mutex_lock(&filter_mutex);
+	if (!filter_users)
+		ret = filter_install();
+	if (!ret)
+		filter_users++;
+	mutex_unlock(&filter_mutex);
+	return ret;
+}
+
+void filter_put(void)
+{
+	mutex_lock(&filter_mutex);
+	if (!--filter_users)
+		filter_remove();
+	mutex_unlock(&filter_mutex);
+}

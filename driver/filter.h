@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef BLKSNAP_FILTER_H
+#define BLKSNAP_FILTER_H
+
+#include <linux/types.h>
+
+struct bio;
+
+/**
+ * typedef filter_fn - decides about a bio on its way into the block layer
+ * @bio: as the submitter gave it: not yet remapped, not yet split
+ *
+ * Context: that of submit_bio_noacct()'s caller, inside an ftrace callback:
+ * must not sleep. May be interrupted by itself from an interrupt.
+ *
+ * Return: true if the handler took the bio (the submitter's call returns at
+ * once, and the handler answers for the bio); false lets it pass untouched.
+ */
+typedef bool (*filter_fn)(struct bio *bio);
+
+/**
+ * filter_init() - names the handler; nothing is intercepted yet
+ * @handler: the one handler of this module
+ *
+ * Context: module init, once.
+ */
+void filter_init(filter_fn handler);
+
+/**
+ * filter_get() - intercepts I/O until the matching filter_put()
+ *
+ * The first call installs the hook. When it returns, every submission that
+ * begins from then on is shown to the handler.
+ *
+ * Context: may sleep (tens of milliseconds on the first call).
+ *
+ * Return: 0; -EBUSY when a live patch or another module holds the function;
+ * another errno of ftrace.
+ */
+int filter_get(void);
+
+/**
+ * filter_put() - undoes one filter_get(); the last one removes the hook
+ *
+ * When the last one returns, no call of the handler is running any more.
+ *
+ * Context: may sleep. Waits for tasks to pass a quiescent point, never for I/O.
+ */
+void filter_put(void);
+
+#endif

@@ -1,0 +1,672 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The gate of a disk: each write to a watched range comes through here, is
+ * passed and counted until it completes, or is held.
+ *
+ * A write to a whole disk and one to its partitions end on the same sectors,
+ * so there is one gate for a disk and ranges are absolute. What was remapped
+ * from its partition already (BIO_REMAPPED) has an absolute sector.
+ *
+ * Passing. percpu_ref @writes is gate and counter in one: it is live while the
+ * gate is open, and each passed write holds a reference from before its
+ * watchers are asked until it completes (its completion is interposed). So
+ * once the ref was killed and has come to zero, no decision is pending
+ * anywhere and no passed write is in flight: not in a queue, not parked in
+ * blk-throttle, not inside a bio-based driver, not on a current->bio_list.
+ * A bio that is counted already is the remainder of a passed write, which
+ * device-mapper and the split code submit again: it passes at once, also
+ * through a closed gate, because the gate waits for it.
+ *
+ * Completing. bio_endio() works off a chain of bios in a loop, but only as long
+ * as it finds bio_chain_endio() in each. A chain of interposed bios would
+ * recurse instead, one level a link, and the kernel's own callers build chains
+ * of thousands (BLKZEROOUT). So a chained bio's completion that is reached
+ * from within another one is put on a list of the CPU, and the outer one works
+ * it off.
+ *
+ * Holding. The submitter never waits (I5): the write is put on a list, and the
+ * gate's worker asks the watchers to prepare it. They park it while they do,
+ * and gate_resume() brings it back; then it starts again at the top, since
+ * meanwhile another watcher may have come, or the gate be closed. It passes
+ * only in a section that finds everybody satisfied. Held writes lose
+ * REQ_NOWAIT and REQ_POLLED: they are submitted from a worker.
+ *
+ * Memory. An origin_write is needed to pass. The submitter must not wait for
+ * one, so a bio that gets none is put on the list @raw, linked through the bio
+ * itself, and the worker tries again whenever one is freed. The reserve is
+ * the gate's own: gates of stacked disks must not wait for each other.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/bio.h>
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/hashtable.h>
+#include <linux/ktime.h>
+#include <linux/mempool.h>
+#include <linux/percpu-refcount.h>
+#include <linux/rculist.h>
+#include <linux/slab.h>
+#include <linux/workqueue.h>
+
+#include "filter.h"
+#include "gate.h"
+
+#define GATE_RESERVE 64	/* origin_writes that a gate can always have */
+
+struct gate {
+	struct hlist_node node;		/* in gates; protected by gates_mutex, RCU */
+	struct gendisk *disk;		/* set once; held */
+	unsigned int users;		/* protected by gates_mutex */
+	struct percpu_ref writes;	/* live: open. A reference a passed write */
+	wait_queue_head_t drained;	/* woken when @writes comes to zero */
+	unsigned int closed;		/* protected by the take's mutex */
+
+	struct mutex mutex;		/* keeps @watchers for the worker */
+	struct list_head watchers;	/* protected by @mutex, read under RCU */
+
+	spinlock_t lock;		/* taken from completions */
+	struct list_head held;		/* protected by @lock */
+	struct bio_list raw;		/* held without origin_write; @lock */
+	atomic_long_t nr_held;		/* in @held, in @raw, parked, in the worker */
+	wait_queue_head_t none_held;
+
+	mempool_t pool;			/* of origin_write */
+	struct workqueue_struct *wq;	/* set once */
+	struct work_struct work;
+	struct work_struct destroy_work;
+};
+
+static DEFINE_HASHTABLE(gates, 6);	/* by disk; gates_mutex, read under RCU */
+static DEFINE_MUTEX(gates_mutex);
+static struct kmem_cache *write_cache;	/* set once, in gate_init() */
+static struct workqueue_struct *destroy_wq;	/* set once, in gate_init() */
+
+/* Under rcu_read_lock() or gates_mutex. */
+static struct gate *gate_find(const struct gendisk *disk)
+{
+	struct gate *gate;
+
+	hash_for_each_possible_rcu(gates, gate, node, (unsigned long)disk,
+				   lockdep_is_held(&gates_mutex))
+		if (gate->disk == disk)
+			return gate;
+	return NULL;
+}
+
+/* Passed writes */
+
+/* The kernel's completion of chained bios, which is not exported. */
+static bio_end_io_t *chain_endio;	/* set once, in gate_init() */
+
+struct chain_completion {
+	struct bio_list bios;
+	bool active;
+};
+
+/* Used with interrupts off: completions come from every context. */
+static DEFINE_PER_CPU(struct chain_completion, chain_completion);
+
+static void gate_learn_chain_endio(void)
+{
+	struct bio child, parent;
+
+	bio_init(&child, NULL, NULL, 0, 0);
+	bio_init(&parent, NULL, NULL, 0, 0);
+	bio_chain(&child, &parent);
+	chain_endio = child.bi_end_io;
+}
+
+static bool chain_completion_enter(struct chain_completion *cpu,
+				   struct bio *bio)
+{
+	unsigned long flags;
+	bool outermost;
+
+	local_irq_save(flags);
+	outermost = !cpu->active;
+	if (outermost)
+		cpu->active = true;
+	else
+		bio_list_add(&cpu->bios, bio);
+	local_irq_restore(flags);
+	return outermost;
+}
+
+static struct bio *chain_completion_next(struct chain_completion *cpu)
+{
+	unsigned long flags;
+	struct bio *bio;
+
+	local_irq_save(flags);
+	bio = bio_list_pop(&cpu->bios);
+	if (!bio)
+		cpu->active = false;
+	local_irq_restore(flags);
+	return bio;
+}
+
+/* bio_endio() has seen this bio once: what it did then, it must not repeat. */
+static void gate_complete_chained(struct bio *bio)
+{
+	struct chain_completion *cpu = get_cpu_ptr(&chain_completion);
+
+	bio_clear_flag(bio, BIO_QOS_THROTTLED);
+	bio_clear_flag(bio, BIO_QOS_MERGED);
+	if (chain_completion_enter(cpu, bio))
+		for (; bio; bio = chain_completion_next(cpu))
+			bio_endio(bio);
+	put_cpu_ptr(&chain_completion);
+}
+
+static void gate_endio(struct bio *bio)
+{
+	struct origin_write *write = bio->bi_private;
+	struct gate *gate = write->gate;
+
+	bio->bi_end_io = write->end_io;
+	bio->bi_private = write->private;
+	mempool_free(write, &gate->pool);
+	/* Pairs with gate_adopt_raw(): it fails to allocate after it has seen
+	 * the list, or this sees the list after it has freed.
+	 */
+	smp_mb();
+	if (unlikely(!bio_list_empty(&gate->raw)))
+		queue_work(gate->wq, &gate->work);
+	percpu_ref_put(&gate->writes);
+
+	if (bio->bi_end_io == chain_endio)
+		gate_complete_chained(bio);
+	else if (bio->bi_end_io)
+		bio->bi_end_io(bio);
+}
+
+/*
+ * Has this gate counted the bio? Gates of stacked disks may have interposed
+ * their completions over each other's, when a driver sends the same bio down.
+ */
+static bool gate_has_counted(const struct gate *gate, const struct bio *bio)
+{
+	bio_end_io_t *end_io = bio->bi_end_io;
+	const struct origin_write *write = bio->bi_private;
+
+	while (unlikely(end_io == gate_endio)) {
+		if (write->gate == gate)
+			return true;
+		end_io = write->end_io;
+		write = write->private;
+	}
+	return false;
+}
+
+static bool gate_watched(struct gate *gate, sector_t first, sector_t last)
+{
+	struct gate_watcher *watcher;
+
+	list_for_each_entry_rcu(watcher, &gate->watchers, node)
+		if (watcher->first <= last && first <= watcher->last)
+			return true;
+	return false;
+}
+
+static bool gate_satisfied(struct gate *gate, enum req_op op, sector_t first,
+			   sector_t last)
+{
+	struct gate_watcher *watcher;
+
+	list_for_each_entry_rcu(watcher, &gate->watchers, node)
+		if (watcher->first <= last && first <= watcher->last &&
+		    !watcher->ops->satisfied(watcher, op, first, last))
+			return false;
+	return true;
+}
+
+static void gate_tell_passed(struct gate *gate, const struct origin_write *write)
+{
+	struct gate_watcher *watcher;
+
+	list_for_each_entry_rcu(watcher, &gate->watchers, node)
+		if (watcher->first <= write->last &&
+		    write->first <= watcher->last)
+			watcher->ops->passed(watcher, write);
+}
+
+/*
+ * The one place where a write is passed. A successful tryget orders what
+ * follows after everything that was stored before gate_open(): pairs with the
+ * barrier there.
+ */
+static bool gate_try(struct gate *gate, struct origin_write *write)
+{
+	struct bio *bio = write->bio;
+	bool passes = false;
+
+	rcu_read_lock();
+	if (!percpu_ref_tryget_live_rcu(&gate->writes))
+		goto out;
+	smp_rmb();
+	if (!gate_satisfied(gate, bio_op(bio), write->first, write->last)) {
+		percpu_ref_put(&gate->writes);
+		goto out;
+	}
+	gate_tell_passed(gate, write);
+	/* A polled bio's private pointer belongs to whoever polls it. */
+	bio->bi_opf &= ~REQ_POLLED;
+	write->end_io = bio->bi_end_io;
+	write->private = bio->bi_private;
+	bio->bi_end_io = gate_endio;
+	bio->bi_private = write;
+	passes = true;
+out:
+	rcu_read_unlock();
+	return passes;
+}
+
+/* Held writes */
+
+static void gate_hold(struct gate *gate, struct origin_write *write)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&gate->lock, flags);
+	list_add_tail(&write->node, &gate->held);
+	spin_unlock_irqrestore(&gate->lock, flags);
+	queue_work(gate->wq, &gate->work);
+}
+
+void gate_resume(struct origin_write *write)
+{
+	gate_hold(write->gate, write);
+}
+
+/* The submitter's flags do not fit the worker who will submit it again. */
+static void gate_first_hold(struct gate *gate, struct bio *bio)
+{
+	bio->bi_opf &= ~REQ_NOWAIT;
+	atomic_long_inc(&gate->nr_held);
+}
+
+static void gate_hold_raw(struct gate *gate, struct bio *bio)
+{
+	unsigned long flags;
+
+	gate_first_hold(gate, bio);
+	spin_lock_irqsave(&gate->lock, flags);
+	bio_list_add(&gate->raw, bio);
+	spin_unlock_irqrestore(&gate->lock, flags);
+	queue_work(gate->wq, &gate->work);
+}
+
+static void gate_unhold(struct gate *gate)
+{
+	if (atomic_long_dec_and_test(&gate->nr_held))
+		wake_up(&gate->none_held);
+}
+
+static struct origin_write *gate_new_write(struct gate *gate, struct bio *bio)
+{
+	struct origin_write *write;
+
+	write = mempool_alloc(&gate->pool, GFP_NOWAIT | __GFP_NOWARN);
+	if (!write)
+		return NULL;
+	write->bio = bio;
+	write->gate = gate;
+	write->held_ns = 0;
+	write->joined = false;
+	write->first = bio->bi_iter.bi_sector;
+	if (!bio_flagged(bio, BIO_REMAPPED))
+		write->first += bio->bi_bdev->bd_start_sect;
+	write->last = write->first + bio_sectors(bio) - 1;
+	return write;
+}
+
+static bool gate_submit_to(struct gate *gate, struct bio *bio)
+{
+	struct origin_write *write;
+	sector_t first = bio->bi_iter.bi_sector;
+
+	if (gate_has_counted(gate, bio))
+		return false;
+	if (!bio_flagged(bio, BIO_REMAPPED))
+		first += bio->bi_bdev->bd_start_sect;
+	if (!gate_watched(gate, first, first + bio_sectors(bio) - 1))
+		return false;
+
+	write = gate_new_write(gate, bio);
+	if (unlikely(!write)) {
+		gate_hold_raw(gate, bio);
+		return true;
+	}
+	if (likely(gate_try(gate, write)))
+		return false;
+	gate_first_hold(gate, bio);
+	write->held_ns = ktime_get_ns();
+	gate_hold(gate, write);
+	return true;
+}
+
+bool gate_submit(struct bio *bio)
+{
+	struct gate *gate;
+	bool held = false;
+
+	if (!op_is_write(bio->bi_opf) || !bio_sectors(bio))
+		return false;
+	rcu_read_lock();
+	gate = gate_find(bio->bi_bdev->bd_disk);
+	if (gate)
+		held = gate_submit_to(gate, bio);
+	rcu_read_unlock();
+	return held;
+}
+
+/* The worker */
+
+static void gate_adopt_raw(struct gate *gate, struct list_head *writes)
+{
+	struct origin_write *write;
+	struct bio *bio;
+
+	spin_lock_irq(&gate->lock);
+	smp_mb(); /* pairs with gate_endio() */
+	while ((bio = bio_list_peek(&gate->raw))) {
+		write = gate_new_write(gate, bio);
+		if (!write)
+			break;
+		bio_list_pop(&gate->raw);
+		write->held_ns = ktime_get_ns();
+		list_add_tail(&write->node, writes);
+	}
+	spin_unlock_irq(&gate->lock);
+}
+
+static enum gate_answer gate_ask_prepare(struct gate *gate,
+					 struct origin_write *write)
+{
+	enum gate_answer answer = GATE_READY;
+	struct gate_watcher *watcher;
+	sector_t first = write->first, last = write->last;
+
+	mutex_lock(&gate->mutex);
+	list_for_each_entry(watcher, &gate->watchers, node) {
+		if (watcher->first > last || first > watcher->last)
+			continue;
+		answer = watcher->ops->prepare(watcher, write);
+		if (answer != GATE_READY)
+			break;
+	}
+	mutex_unlock(&gate->mutex);
+	return answer;
+}
+
+static void gate_drop(struct gate *gate, struct origin_write *write)
+{
+	struct bio *bio = write->bio;
+
+	mempool_free(write, &gate->pool);
+	gate_unhold(gate);
+	bio_endio(bio);
+}
+
+static void gate_process(struct gate *gate, struct origin_write *write)
+{
+	struct bio *bio = write->bio;
+
+	/*
+	 * While the gate is closed there is nothing to prepare; gate_open()
+	 * queues the worker again after it has made the ref live.
+	 */
+	if (percpu_ref_is_dying(&gate->writes)) {
+		spin_lock_irq(&gate->lock);
+		list_add_tail(&write->node, &gate->held);
+		spin_unlock_irq(&gate->lock);
+		return;
+	}
+
+	switch (gate_ask_prepare(gate, write)) {
+	case GATE_PARKED:
+		return;
+	case GATE_DROPPED:
+		gate_drop(gate, write);
+		return;
+	case GATE_READY:
+		break;
+	}
+
+	if (!gate_try(gate, write)) {
+		gate_hold(gate, write);
+		return;
+	}
+	gate_unhold(gate);
+	submit_bio_noacct(bio);
+}
+
+static void gate_work(struct work_struct *work)
+{
+	struct gate *gate = container_of(work, struct gate, work);
+	struct origin_write *write, *next;
+	struct blk_plug plug;
+	LIST_HEAD(writes);
+
+	gate_adopt_raw(gate, &writes);
+	spin_lock_irq(&gate->lock);
+	list_splice_tail_init(&gate->held, &writes);
+	spin_unlock_irq(&gate->lock);
+
+	blk_start_plug(&plug);
+	list_for_each_entry_safe(write, next, &writes, node)
+		gate_process(gate, write);
+	blk_finish_plug(&plug);
+}
+
+/* Watchers */
+
+/* Waits for what the queue holds; a bio-based queue holds nothing. */
+static int gate_flush_queue(struct gate *gate, unsigned long deadline)
+{
+	struct request_queue *q = gate->disk->queue;
+	long left = deadline - jiffies;
+	int ret = 0;
+
+	if (!queue_is_mq(q))
+		return 0;
+	blk_freeze_queue_start(q);
+	if (left <= 0 || !blk_mq_freeze_queue_wait_timeout(q, left))
+		ret = -ETIMEDOUT;
+	blk_mq_unfreeze_queue(q);
+	return ret;
+}
+
+int gate_watch(struct gate *gate, struct gate_watcher *watcher,
+	       unsigned long deadline)
+{
+	int ret;
+
+	mutex_lock(&gate->mutex);
+	list_add_tail_rcu(&watcher->node, &gate->watchers);
+	mutex_unlock(&gate->mutex);
+	/* Decisions that were made without the watcher have been acted upon. */
+	synchronize_rcu();
+	ret = gate_flush_queue(gate, deadline);
+	if (ret)
+		gate_unwatch(gate, watcher);
+	return ret;
+}
+
+void gate_unwatch(struct gate *gate, struct gate_watcher *watcher)
+{
+	mutex_lock(&gate->mutex);
+	list_del_rcu(&watcher->node);
+	mutex_unlock(&gate->mutex);
+	synchronize_rcu();
+}
+
+/* Closing and opening */
+
+static void gate_drained(struct percpu_ref *ref)
+{
+	wake_up_all(&container_of(ref, struct gate, writes)->drained);
+}
+
+void gate_prepare_close(struct gate *gate)
+{
+	percpu_ref_switch_to_atomic(&gate->writes, NULL);
+}
+
+void gate_await_prepared(struct gate *gate)
+{
+	percpu_ref_switch_to_atomic_sync(&gate->writes);
+}
+
+void gate_close(struct gate *gate)
+{
+	if (gate->closed++)
+		return;
+	percpu_ref_kill(&gate->writes);
+}
+
+int gate_drain(struct gate *gate, unsigned long deadline)
+{
+	long left = max_t(long, deadline - jiffies, 0);
+
+	if (!wait_event_timeout(gate->drained,
+				percpu_ref_is_zero(&gate->writes), left))
+		return -ETIMEDOUT;
+	return 0;
+}
+
+void gate_open(struct gate *gate)
+{
+	if (--gate->closed)
+		return;
+	smp_mb(); /* pairs with gate_try() */
+	percpu_ref_resurrect(&gate->writes);
+	queue_work(gate->wq, &gate->work);
+}
+
+void gate_settle(struct gate *gate)
+{
+	percpu_ref_switch_to_percpu(&gate->writes);
+}
+
+/* Life */
+
+/*
+ * The end of a gate, in this order: it is out of the hash and no submitter
+ * looks at it any more; what it still holds passes, as nobody watches; what it
+ * has passed completes; then nothing points to it.
+ */
+static void gate_destroy(struct work_struct *work)
+{
+	struct gate *gate = container_of(work, struct gate, destroy_work);
+
+	synchronize_rcu();
+	queue_work(gate->wq, &gate->work);
+	wait_event(gate->none_held, !atomic_long_read(&gate->nr_held));
+	percpu_ref_kill(&gate->writes);
+	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes));
+	/* The last write's completion may still be on its way out of the ref. */
+	synchronize_rcu();
+	destroy_workqueue(gate->wq);
+	percpu_ref_exit(&gate->writes);
+	mempool_exit(&gate->pool);
+	put_device(disk_to_dev(gate->disk));
+	kfree(gate);
+	filter_put();
+}
+
+static struct gate *gate_create(struct gendisk *disk)
+{
+	struct gate *gate;
+	int ret = -ENOMEM;
+
+	gate = kzalloc(sizeof(*gate), GFP_KERNEL);
+	if (!gate)
+		return ERR_PTR(-ENOMEM);
+	gate->disk = disk;
+	mutex_init(&gate->mutex);
+	spin_lock_init(&gate->lock);
+	INIT_LIST_HEAD(&gate->watchers);
+	INIT_LIST_HEAD(&gate->held);
+	bio_list_init(&gate->raw);
+	init_waitqueue_head(&gate->none_held);
+	init_waitqueue_head(&gate->drained);
+	INIT_WORK(&gate->work, gate_work);
+	INIT_WORK(&gate->destroy_work, gate_destroy);
+
+	gate->wq = alloc_workqueue("blksnap_%s", WQ_UNBOUND | WQ_MEM_RECLAIM |
+				   WQ_HIGHPRI, 1, disk->disk_name);
+	if (!gate->wq)
+		goto out;
+	ret = mempool_init_slab_pool(&gate->pool, GATE_RESERVE, write_cache);
+	if (ret)
+		goto out_wq;
+	ret = percpu_ref_init(&gate->writes, gate_drained,
+			      PERCPU_REF_ALLOW_REINIT, GFP_KERNEL);
+	if (ret)
+		goto out_pool;
+	ret = filter_get();
+	if (ret)
+		goto out_ref;
+	get_device(disk_to_dev(disk));
+	return gate;
+
+out_ref:
+	percpu_ref_exit(&gate->writes);
+out_pool:
+	mempool_exit(&gate->pool);
+out_wq:
+	destroy_workqueue(gate->wq);
+out:
+	kfree(gate);
+	return ERR_PTR(ret);
+}
+
+struct gate *gate_get(struct gendisk *disk)
+{
+	struct gate *gate;
+
+	mutex_lock(&gates_mutex);
+	gate = gate_find(disk);
+	if (!gate) {
+		gate = gate_create(disk);
+		if (!IS_ERR(gate))
+			hash_add_rcu(gates, &gate->node, (unsigned long)disk);
+	}
+	if (!IS_ERR(gate))
+		gate->users++;
+	mutex_unlock(&gates_mutex);
+	return gate;
+}
+
+void gate_put(struct gate *gate)
+{
+	mutex_lock(&gates_mutex);
+	if (!--gate->users) {
+		hash_del_rcu(&gate->node);
+		queue_work(destroy_wq, &gate->destroy_work);
+	}
+	mutex_unlock(&gates_mutex);
+}
+
+int gate_init(void)
+{
+	write_cache = KMEM_CACHE(origin_write, 0);
+	if (!write_cache)
+		return -ENOMEM;
+	destroy_wq = alloc_workqueue("blksnap_gates", WQ_UNBOUND, 0);
+	if (!destroy_wq) {
+		kmem_cache_destroy(write_cache);
+		return -ENOMEM;
+	}
+	gate_learn_chain_endio();
+	filter_init(gate_submit);
+	return 0;
+}
+
+void gate_exit(void)
+{
+	destroy_workqueue(destroy_wq);
+	kmem_cache_destroy(write_cache);
+}

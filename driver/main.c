@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Init and exit, and nothing else.
+ */
+#include <linux/module.h>
+
+#include "chunk.h"
+#include "configfs.h"
+#include "gate.h"
+#include "memory.h"
+
+static int __init blksnap_init(void)
+{
+	int ret;
+
+	memory_init();
+	ret = chunk_init();
+	if (ret)
+		return ret;
+	ret = gate_init();
+	if (ret)
+		goto out_chunk;
+	ret = blksnap_configfs_init();
+	if (ret)
+		goto out_gate;
+	return 0;
+
+out_gate:
+	gate_exit();
+out_chunk:
+	chunk_exit();
+	return ret;
+}
+
+static void __exit blksnap_exit(void)
+{
+	blksnap_configfs_exit();
+	gate_exit();
+	chunk_exit();
+}
+
+module_init(blksnap_init);
+module_exit(blksnap_exit);
+
+MODULE_DESCRIPTION("Snapshots of live block devices");
+MODULE_AUTHOR("The blksnap authors");
+MODULE_LICENSE("GPL");
+MODULE_VERSION(BLKSNAP_VERSION);

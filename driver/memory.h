@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef BLKSNAP_MEMORY_H
+#define BLKSNAP_MEMORY_H
+
+#include <linux/list.h>
+#include <linux/types.h>
+
+struct memory_user;
+
+/**
+ * struct memory_user_ops - what a user of the budget is told
+ * @store: much of the budget is used: begin to write back
+ * @relief: some of the budget became free: whoever waits may try again
+ *
+ * Both are called in any context, also from interrupts, and must not sleep.
+ */
+struct memory_user_ops {
+	void (*store)(struct memory_user *user);
+	void (*relief)(struct memory_user *user);
+};
+
+/**
+ * struct memory_user - embedded in whoever holds preserved data in memory
+ * @node: protected by the lock of memory.c
+ * @ops: set once
+ */
+struct memory_user {
+	struct list_head node;
+	const struct memory_user_ops *ops;
+};
+
+/**
+ * memory_init() - reads the limit, or chooses one from the size of the memory
+ *
+ * Context: module init.
+ */
+void memory_init(void);
+
+/**
+ * memory_register() - begins to tell a user
+ * @user: @ops is set. Context: any that may take a spinlock.
+ */
+void memory_register(struct memory_user *user);
+
+/**
+ * memory_unregister() - ends it
+ * @user: when this returns it is not being told anything any more
+ *
+ * Context: any that may take a spinlock.
+ */
+void memory_unregister(struct memory_user *user);
+
+/**
+ * memory_charge() - takes bytes from the budget of all sessions
+ * @bytes: how many
+ *
+ * Asks the users to write back once half of the limit is used.
+ * Context: any. Return: true, or false and nothing taken.
+ */
+bool memory_charge(size_t bytes);
+
+/**
+ * memory_uncharge() - gives bytes back, and tells those who wait
+ * @bytes: how many. Context: any.
+ */
+void memory_uncharge(size_t bytes);
+
+/**
+ * memory_is_short() - is more than half of the budget used?
+ *
+ * Context: any. Return: true if it is time to write back; false says also that
+ * a charge that failed before is worth trying again.
+ */
+bool memory_is_short(void);
+
+/**
+ * memory_bound() - the limit in force, in bytes
+ *
+ * Context: any.
+ */
+size_t memory_bound(void);
+
+/**
+ * memory_used() - how much is charged, in bytes
+ *
+ * Context: any.
+ */
+size_t memory_used(void);
+
+#endif

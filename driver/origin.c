@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The device that is snapshotted, and the file systems that lie right on it.
+ *
+ * A file system further up (on LVM over this disk, say) is not ours to find:
+ * what was frozen is listed, and the tool freezes the rest.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/blk-integrity.h>
+#include <linux/blkdev.h>
+#include <linux/mount.h>
+#include <linux/namei.h>
+#include <linux/slab.h>
+#include <linux/xarray.h>
+
+#include "origin.h"
+
+/* Resolving */
+
+static int origin_path_to_dev(const struct path *path, dev_t *dev)
+{
+	struct inode *inode = d_backing_inode(path->dentry);
+
+	if (!S_ISBLK(inode->i_mode))
+		return -ENOTBLK;
+	if (path->mnt->mnt_flags & MNT_NODEV)
+		return -EACCES;
+	*dev = inode->i_rdev;
+	return path_permission(path, MAY_READ);
+}
+
+int origin_resolve(const char *name, dev_t *dev, struct error_text *error,
+		   const char *who)
+{
+	struct path path;
+	int ret;
+
+	ret = kern_path(name, LOOKUP_FOLLOW, &path);
+	if (ret)
+		return error_set(error, who, ret, "cannot find %s", name);
+	ret = origin_path_to_dev(&path, dev);
+	path_put(&path);
+	if (ret == -ENOTBLK)
+		return error_set(error, who, ret, "%s is not a block device", name);
+	if (ret)
+		return error_set(error, who, ret, "no right to read %s", name);
+	return 0;
+}
+
+/* Opening */
+
+static const char *origin_obstacle(struct block_device *bdev)
+{
+	struct gendisk *disk = bdev->bd_disk;
+
+	if (bdev_is_zoned(bdev))
+		return "zoned devices cannot be followed";
+	if (blk_queue_dax(disk->queue))
+		return "a DAX device is written without block I/O";
+	if (blk_get_integrity(disk))
+		return "devices with an integrity profile are not supported";
+	if (compat_bdev_has_rw_page(bdev))
+		return "its driver takes pages without block I/O on this kernel";
+	if (!bdev_nr_sectors(bdev))
+		return "the device is empty";
+	return NULL;
+}
+
+int origin_open(struct origin *origin, dev_t dev, struct error_text *error,
+		const char *who)
+{
+	const char *obstacle;
+	int ret;
+
+	INIT_LIST_HEAD(&origin->frozen);
+	origin->held_by_other = false;
+	ret = compat_bdev_open(&origin->handle, dev, NULL);
+	if (ret)
+		return error_set(error, who, ret, "cannot open device %u:%u",
+				 MAJOR(dev), MINOR(dev));
+	obstacle = origin_obstacle(origin->handle.bdev);
+	if (!obstacle)
+		return 0;
+	ret = error_set(error, who, -EOPNOTSUPP, "%pg: %s", origin->handle.bdev,
+			obstacle);
+	compat_bdev_close(&origin->handle);
+	return ret;
+}
+
+void origin_close(struct origin *origin)
+{
+	compat_bdev_close(&origin->handle);
+}
+
+/* Freezing */
+
+static int origin_list_dev(struct origin *origin, dev_t dev)
+{
+	struct frozen *frozen;
+	int ret;
+
+	frozen = kzalloc(sizeof(*frozen), GFP_KERNEL);
+	if (!frozen)
+		return -ENOMEM;
+	ret = compat_bdev_open(&frozen->handle, dev, NULL);
+	if (ret) {
+		kfree(frozen);
+		/* A partition that has gone meanwhile has nothing to freeze. */
+		return ret == -ENXIO ? 0 : ret;
+	}
+	list_add_tail(&frozen->node, &origin->frozen);
+	return 0;
+}
+
+/* The device of the next partition from @index on; 0 if there is none. */
+static dev_t origin_next_partition(struct gendisk *disk, unsigned long *index)
+{
+	struct block_device *part;
+	dev_t dev = 0;
+
+	rcu_read_lock();
+	part = xa_find(&disk->part_tbl, index, ULONG_MAX, XA_PRESENT);
+	if (part)
+		dev = part->bd_dev;
+	rcu_read_unlock();
+	return dev;
+}
+
+int origin_list_fs(struct origin *origin)
+{
+	struct block_device *bdev = origin->handle.bdev;
+	unsigned long index = 0;
+	dev_t dev;
+	int ret;
+
+	if (compat_bdev_partno(bdev))
+		return origin_list_dev(origin, bdev->bd_dev);
+	/* Index 0 is the whole disk itself. */
+	for (; (dev = origin_next_partition(bdev->bd_disk, &index)); index++) {
+		ret = origin_list_dev(origin, dev);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+void origin_forget_fs(struct origin *origin)
+{
+	struct frozen *frozen, *next;
+
+	list_for_each_entry_safe(frozen, next, &origin->frozen, node) {
+		list_del(&frozen->node);
+		compat_bdev_close(&frozen->handle);
+		kfree(frozen);
+	}
+}
+
+void origin_sync(struct origin *origin)
+{
+	struct frozen *frozen;
+
+	list_for_each_entry(frozen, &origin->frozen, node)
+		compat_bdev_sync(frozen->handle.bdev);
+}
+
+static void origin_thaw_one(struct frozen *frozen)
+{
+	int ret = compat_bdev_thaw(frozen->handle.bdev);
+
+	if (ret)
+		pr_err("%pg: cannot thaw: error %d\n", frozen->handle.bdev, ret);
+}
+
+int origin_freeze(struct origin *origin, struct error_text *error,
+		  const char *who)
+{
+	struct frozen *frozen;
+	int ret;
+
+	list_for_each_entry(frozen, &origin->frozen, node) {
+		struct block_device *bdev = frozen->handle.bdev;
+
+		ret = compat_bdev_freeze(bdev);
+		if (ret) {
+			error_set(error, who, ret,
+				  "cannot freeze the file system on %pg%s", bdev,
+				  ret == -EBUSY ? ": it is frozen already" : "");
+			goto out_thaw;
+		}
+		frozen->has_fs = compat_bdev_fs_frozen(bdev);
+		if (bdev->bd_holder && !frozen->has_fs)
+			origin->held_by_other = true;
+	}
+	return 0;
+
+out_thaw:
+	list_for_each_entry_continue_reverse(frozen, &origin->frozen, node)
+		origin_thaw_one(frozen);
+	return ret;
+}
+
+void origin_thaw(struct origin *origin)
+{
+	struct frozen *frozen;
+
+	list_for_each_entry_reverse(frozen, &origin->frozen, node)
+		origin_thaw_one(frozen);
+}
+
+bool origin_overlaps(struct block_device *a, struct block_device *b)
+{
+	return a->bd_disk == b->bd_disk &&
+	       a->bd_start_sect < b->bd_start_sect + bdev_nr_sectors(b) &&
+	       b->bd_start_sect < a->bd_start_sect + bdev_nr_sectors(a);
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef BLKSNAP_ORIGIN_H
+#define BLKSNAP_ORIGIN_H
+
+#include <linux/list.h>
+#include <linux/types.h>
+
+#include "compat/bdev.h"
+#include "error.h"
+
+/**
+ * struct origin - an open block device that is to be snapshotted
+ * @handle: shared, for reading
+ * @frozen: of struct frozen, what origin_freeze() has frozen
+ * @held_by_other: somebody other than a file system that was frozen has
+ *	claimed the device: RAID, device-mapper, swap, ...
+ */
+struct origin {
+	struct compat_bdev handle;
+	struct list_head frozen;
+	bool held_by_other;
+};
+
+/**
+ * struct frozen - a device that was frozen
+ * @node: in &origin.frozen
+ * @handle: of the device
+ * @has_fs: it has a file system, which is frozen now
+ */
+struct frozen {
+	struct list_head node;
+	struct compat_bdev handle;
+	bool has_fs;
+};
+
+/**
+ * origin_resolve() - which block device a path names
+ * @path: resolved with the rights of the current task
+ * @dev: the answer
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ *
+ * Context: may sleep. Return: 0, -ENOENT, -ENOTBLK, -EACCES, or another errno of
+ * the path's resolution.
+ */
+int origin_resolve(const char *path, dev_t *dev, struct error_text *error,
+		   const char *who);
+
+/**
+ * origin_open() - opens a device and checks that it can be followed
+ * @origin: is filled in
+ * @dev: the device
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ *
+ * Context: may sleep. Return: 0; -EOPNOTSUPP for devices whose writes would
+ * bypass the hook or could not be preserved as they are; or what opening says.
+ */
+int origin_open(struct origin *origin, dev_t dev, struct error_text *error,
+		const char *who);
+
+/**
+ * origin_close() - undoes origin_open(). Context: may sleep.
+ * @origin: not frozen
+ */
+void origin_close(struct origin *origin);
+
+/**
+ * origin_list_fs() - prepares to freeze; nothing is frozen yet
+ * @origin: open
+ *
+ * Lists the device itself, and for a whole disk its partitions. Context: may
+ * sleep. Return: 0 or an errno; origin_forget_fs() is due in both cases.
+ */
+int origin_list_fs(struct origin *origin);
+
+/**
+ * origin_forget_fs() - undoes origin_list_fs(). Context: may sleep.
+ * @origin: thawed
+ */
+void origin_forget_fs(struct origin *origin);
+
+/**
+ * origin_sync() - writes back what its file systems have, without freezing
+ * @origin: listed. Context: may sleep, as long as that takes.
+ */
+void origin_sync(struct origin *origin);
+
+/**
+ * origin_freeze() - freezes the file systems of an origin
+ * @origin: listed
+ * @error: gets the reason of a failure
+ * @who: for its log line
+ *
+ * Context: may sleep. Return: 0, or an errno with nothing of this origin left
+ * frozen.
+ */
+int origin_freeze(struct origin *origin, struct error_text *error,
+		  const char *who);
+
+/**
+ * origin_thaw() - ends origin_freeze(). Context: may sleep.
+ * @origin: frozen
+ */
+void origin_thaw(struct origin *origin);
+
+/**
+ * origin_overlaps() - do two devices share sectors of a disk? Context: any.
+ * @a: a device
+ * @b: another one, or the same
+ */
+bool origin_overlaps(struct block_device *a, struct block_device *b);
+
+#endif

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Sessions and snapshots: what the administrator has configured, and the state
+ * that he is shown. How a session is taken and released is in take.c.
+ */
+#include <linux/ctype.h>
+#include <linux/log2.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "event.h"
+#include "snapshot.h"
+
+#define CHUNK_SIZE_MIN SZ_4K
+#define CHUNK_SIZE_MAX SZ_64M
+
+static bool snapshot_name_is_partition(const char *name)
+{
+	size_t len = strlen(name);
+	size_t end = len;
+
+	while (end && isdigit(name[end - 1]))
+		end--;
+	return end < len && end >= 5 && !strncmp(name + end - 5, "-part", 5);
+}
+
+bool snapshot_name_valid(const char *name)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "abcdefghijklmnopqrstuvwxyz"
+				      "0123456789._:+-";
+	size_t len = strlen(name);
+
+	return len && len <= SNAPSHOT_NAME_MAX && name[0] != '.' &&
+	       strspn(name, allowed) == len && !snapshot_name_is_partition(name);
+}
+
+/* Failures of areas */
+
+static void snapshot_announce(struct snapshot *snapshot)
+{
+	enum diff_area_state state = diff_area_state(snapshot->area);
+
+	snapshot->announced = true;
+	error_copy(&snapshot->error, &snapshot->area->error);
+	error_copy(&snapshot->session->error, &snapshot->area->error);
+	event_state_changed(snapshot->image, diff_area_state_name(state));
+}
+
+/* What one area met in the storage that it shares, the others would meet too. */
+static void session_share_failure(struct session *session,
+				  struct snapshot *failed)
+{
+	enum diff_area_state state = diff_area_state(failed->area);
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		diff_area_fail(snapshot->area, state, false,
+			       state == DIFF_AREA_OVERFLOW ? -ENOSPC : -EIO,
+			       "the difference storage failed for %s",
+			       failed->name);
+}
+
+/*
+ * Runs while the session is active: its list of snapshots does not change, and
+ * their areas and images are there until this work was cancelled.
+ */
+static void session_fail_work(struct work_struct *work)
+{
+	struct session *session = container_of(work, struct session, fail_work);
+	struct snapshot *snapshot;
+
+	if (!READ_ONCE(session->active))
+		return; /* the take queues it again when the images are there */
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (READ_ONCE(snapshot->shared_failure))
+			session_share_failure(session, snapshot);
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (!snapshot->announced &&
+		    diff_area_state(snapshot->area) != DIFF_AREA_ACTIVE)
+			snapshot_announce(snapshot);
+}
+
+/* The state */
+
+static enum diff_area_state snapshot_area_state(struct snapshot *snapshot)
+{
+	return diff_area_state(snapshot->area);
+}
+
+const char *snapshot_state(struct snapshot *snapshot)
+{
+	lockdep_assert_held(&snapshot->session->mutex);
+	if (!snapshot->session->active)
+		return diff_area_state_name(DIFF_AREA_RELEASED);
+	return diff_area_state_name(snapshot_area_state(snapshot));
+}
+
+const char *session_state(struct session *session)
+{
+	enum diff_area_state worst = DIFF_AREA_ACTIVE;
+	struct snapshot *snapshot;
+
+	lockdep_assert_held(&session->mutex);
+	if (!session->active)
+		return diff_area_state_name(DIFF_AREA_RELEASED);
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		worst = max(worst, snapshot_area_state(snapshot));
+	return diff_area_state_name(worst);
+}
+
+/* Configuring */
+
+static int session_refuse_active(struct session *session,
+				 struct error_text *error, const char *who)
+{
+	lockdep_assert_held(&session->mutex);
+	if (!session->active)
+		return 0;
+	return error_set(error, who, -EBUSY, "the session is active");
+}
+
+void session_init(struct session *session, const char *name)
+{
+	strscpy(session->name, name, sizeof(session->name));
+	mutex_init(&session->mutex);
+	INIT_LIST_HEAD(&session->snapshots);
+	INIT_LIST_HEAD(&session->active_node);
+	INIT_WORK(&session->fail_work, session_fail_work);
+	error_init(&session->error);
+}
+
+void session_destroy(struct session *session)
+{
+	kfree(session->diff_file);
+	mutex_destroy(&session->mutex);
+}
+
+int session_add(struct session *session, struct snapshot *snapshot,
+		const char *name)
+{
+	int ret;
+
+	snapshot->session = session;
+	strscpy(snapshot->name, name, sizeof(snapshot->name));
+	snprintf(snapshot->label, sizeof(snapshot->label), "%s/%s",
+		 session->name, name);
+	error_init(&snapshot->error);
+
+	mutex_lock(&session->mutex);
+	ret = session_refuse_active(session, &session->error, snapshot->label);
+	if (!ret) {
+		list_add_tail(&snapshot->node, &session->snapshots);
+		session->nr_snapshots++;
+	}
+	mutex_unlock(&session->mutex);
+	return ret;
+}
+
+void session_remove(struct snapshot *snapshot)
+{
+	struct session *session = snapshot->session;
+
+	mutex_lock(&session->mutex);
+	list_del(&snapshot->node);
+	session->nr_snapshots--;
+	mutex_unlock(&session->mutex);
+	kfree(snapshot->device);
+	kfree(snapshot->frozen);
+}
+
+/* Replaces a stored path by a copy of another one. */
+static int snapshot_store_path(char **where, const char *path)
+{
+	char *copy = kstrdup(path, GFP_KERNEL);
+
+	if (!copy)
+		return -ENOMEM;
+	kfree(*where);
+	*where = copy;
+	return 0;
+}
+
+int session_set_diff(struct session *session, const char *path)
+{
+	dev_t dev;
+	int ret;
+
+	mutex_lock(&session->mutex);
+	ret = session_refuse_active(session, &session->error, session->name);
+	if (ret)
+		goto out;
+	ret = origin_resolve(path, &dev, &session->error, session->name);
+	if (ret == -ENOTBLK)
+		ret = error_set(&session->error, session->name, -EOPNOTSUPP,
+				"%s: this version stores differences on block devices only",
+				path);
+	if (ret)
+		goto out;
+	ret = snapshot_store_path(&session->diff_file, path);
+	if (!ret)
+		session->diff_dev = dev;
+out:
+	mutex_unlock(&session->mutex);
+	return ret;
+}
+
+static int __snapshot_refuse_twin(struct snapshot *snapshot, dev_t dev)
+{
+	struct session *session = snapshot->session;
+	struct snapshot *other;
+
+	lockdep_assert_held(&session->mutex);
+	list_for_each_entry(other, &session->snapshots, node)
+		if (other != snapshot && other->device && other->dev == dev)
+			return error_set(&snapshot->error, snapshot->label,
+					 -EEXIST, "device %u:%u is %s already",
+					 MAJOR(dev), MINOR(dev), other->name);
+	return 0;
+}
+
+/* Opens it once, so that what cannot be followed is refused at once. */
+static int snapshot_try_device(struct snapshot *snapshot, dev_t dev)
+{
+	struct origin origin;
+	int ret;
+
+	ret = origin_open(&origin, dev, &snapshot->error, snapshot->label);
+	if (!ret)
+		origin_close(&origin);
+	return ret;
+}
+
+int snapshot_set_device(struct snapshot *snapshot, const char *path)
+{
+	struct session *session = snapshot->session;
+	dev_t dev;
+	int ret;
+
+	mutex_lock(&session->mutex);
+	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
+	if (!ret)
+		ret = origin_resolve(path, &dev, &snapshot->error,
+				     snapshot->label);
+	if (!ret)
+		ret = __snapshot_refuse_twin(snapshot, dev);
+	if (!ret)
+		ret = snapshot_try_device(snapshot, dev);
+	if (!ret)
+		ret = snapshot_store_path(&snapshot->device, path);
+	if (!ret)
+		snapshot->dev = dev;
+	mutex_unlock(&session->mutex);
+	return ret;
+}
+
+int snapshot_set_chunk_size(struct snapshot *snapshot, u64 bytes)
+{
+	struct session *session = snapshot->session;
+	int ret;
+
+	mutex_lock(&session->mutex);
+	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
+	if (ret)
+		goto out;
+	if (bytes && (bytes < CHUNK_SIZE_MIN || bytes > CHUNK_SIZE_MAX ||
+		      !is_power_of_2(bytes))) {
+		ret = error_set(&snapshot->error, snapshot->label, -EINVAL,
+				"chunk_size %llu is not 0 nor a power of two from %u to %u",
+				bytes, CHUNK_SIZE_MIN, CHUNK_SIZE_MAX);
+		goto out;
+	}
+	snapshot->chunk_size = bytes;
+	snapshot->granule = bytes;
+out:
+	mutex_unlock(&session->mutex);
+	return ret;
+}
+
+int snapshot_set_discard(struct snapshot *snapshot, bool preserve)
+{
+	struct session *session = snapshot->session;
+	int ret;
+
+	mutex_lock(&session->mutex);
+	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
+	if (!ret)
+		snapshot->preserve_discards = preserve;
+	mutex_unlock(&session->mutex);
+	return ret;
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef BLKSNAP_SNAPSHOT_H
+#define BLKSNAP_SNAPSHOT_H
+
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/types.h>
+#include <linux/workqueue.h>
+
+#include "diff_area.h"
+#include "error.h"
+#include "origin.h"
+
+#define SNAPSHOT_NAME_MAX 64
+
+struct diff_storage;
+struct image;
+struct session;
+struct tracker;
+
+/**
+ * struct snapshot - one origin in a session
+ * @node: in the session's list; protected by the session's mutex
+ * @session: set once
+ * @name: set once
+ * @label: "session/snapshot", for log lines; set once
+ * @error: the last refusal or failure
+ * @device: path of the origin as it was written, or NULL; session's mutex
+ * @dev: what it was resolved to; session's mutex
+ * @chunk_size: wanted granule in bytes, 0 for a choice; session's mutex
+ * @preserve_discards: see the attribute "discard"; session's mutex
+ * @granule: in force since the last take, in bytes; session's mutex
+ * @origin: while active
+ * @tracker: while active
+ * @area: while active
+ * @image: while active
+ * @shared_failure: its area failed for a reason of the session's storage
+ * @announced: the failure was announced; used by the session's fail work only
+ * @frozen: devices whose file systems were frozen at the last take
+ * @nr_frozen: how many
+ */
+struct snapshot {
+	struct list_head node;
+	struct session *session;
+	char name[SNAPSHOT_NAME_MAX + 1];
+	char label[2 * SNAPSHOT_NAME_MAX + 2];
+	struct error_text error;
+	char *device;
+	dev_t dev;
+	unsigned int chunk_size;
+	bool preserve_discards;
+	unsigned int granule;
+	struct origin origin;
+	struct tracker *tracker;
+	struct diff_area *area;
+	struct image *image;
+	bool shared_failure;
+	bool announced;
+	dev_t *frozen;
+	unsigned int nr_frozen;
+};
+
+/**
+ * struct session - snapshots that are taken at one instant
+ * @name: set once
+ * @mutex: serialises whatever the administrator does to it
+ * @snapshots: protected by @mutex; does not change while active
+ * @nr_snapshots: how many
+ * @error: the last refusal or failure
+ * @diff_file: path as it was written, or NULL; protected by @mutex
+ * @diff_dev: what it was resolved to; protected by @mutex
+ * @active: written under @mutex
+ * @storage: while active
+ * @wq: stores of its areas; while active
+ * @fail_work: announces failures of its areas
+ * @active_node: in the list of active sessions; protected by the take's mutex
+ * @hold_us: how long writes were held at the last take
+ * @frozen_us: from the first freeze to the last thaw at the last take
+ */
+struct session {
+	char name[SNAPSHOT_NAME_MAX + 1];
+	struct mutex mutex;
+	struct list_head snapshots;
+	unsigned int nr_snapshots;
+	struct error_text error;
+	char *diff_file;
+	dev_t diff_dev;
+	bool active;
+	struct diff_storage *storage;
+	struct workqueue_struct *wq;
+	struct work_struct fail_work;
+	struct list_head active_node;
+	u64 hold_us;
+	u64 frozen_us;
+};
+
+/**
+ * snapshot_name_valid() - may an object have this name?
+ * @name: 1 to 64 of [A-Za-z0-9._:+-], not beginning with a dot, not ending
+ *	in "-part" and a number, which udev uses for partitions of images
+ *
+ * Context: any.
+ */
+bool snapshot_name_valid(const char *name);
+
+/**
+ * session_init() - an empty session. Context: any.
+ * @session: zeroed
+ * @name: valid
+ */
+void session_init(struct session *session, const char *name);
+
+/**
+ * session_destroy() - frees what a session holds, not the struct
+ * @session: not active, empty. Context: may sleep.
+ */
+void session_destroy(struct session *session);
+
+/**
+ * session_add() - adds a snapshot
+ * @session: the session
+ * @snapshot: zeroed
+ * @name: valid
+ *
+ * Context: may sleep. Return: 0, or -EBUSY while the session is active.
+ */
+int session_add(struct session *session, struct snapshot *snapshot,
+		const char *name);
+
+/**
+ * session_remove() - takes a snapshot out and frees what it holds
+ * @snapshot: of a session that is not active. Context: may sleep.
+ */
+void session_remove(struct snapshot *snapshot);
+
+/**
+ * session_set_diff() - sets the difference storage
+ * @session: the session
+ * @path: of a block device, resolved with the rights of the current task
+ *
+ * Context: may sleep. Return: 0, -EBUSY while active, -EOPNOTSUPP for files and
+ * directories, or what origin_resolve() says.
+ */
+int session_set_diff(struct session *session, const char *path);
+
+/**
+ * session_state() - the worst of its snapshots, or "configured"
+ * @session: the caller holds its mutex. Context: any.
+ */
+const char *session_state(struct session *session);
+
+/**
+ * snapshot_state() - active, overflow, failed, lost, or "configured"
+ * @snapshot: the caller holds its session's mutex. Context: any.
+ */
+const char *snapshot_state(struct snapshot *snapshot);
+
+/**
+ * snapshot_set_device() - sets the origin
+ * @snapshot: the snapshot
+ * @path: resolved with the rights of the current task
+ *
+ * Context: may sleep. Return: 0, -EBUSY while active, -EEXIST when the session
+ * has this device already, or what origin_resolve() and origin_open() say.
+ */
+int snapshot_set_device(struct snapshot *snapshot, const char *path);
+
+/**
+ * snapshot_set_chunk_size() - sets the granule
+ * @snapshot: the snapshot
+ * @bytes: 0, or a power of two from 4096 to 67108864
+ *
+ * Context: may sleep. Return: 0, -EBUSY while active, -EINVAL.
+ */
+int snapshot_set_chunk_size(struct snapshot *snapshot, u64 bytes);
+
+/**
+ * snapshot_set_discard() - sets what happens to discards of the origin
+ * @snapshot: the snapshot
+ * @preserve: pass them on, and preserve what they discard
+ *
+ * Context: may sleep. Return: 0, or -EBUSY while active.
+ */
+int snapshot_set_discard(struct snapshot *snapshot, bool preserve);
+
+#endif

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /sys/block/blksnapN/blksnap/: whose image it is, and its chunk statistics.
+ *
+ * The files are gone before the area stops, so no reader finds it unusable.
+ */
+#include <linux/blkdev.h>
+#include <linux/device.h>
+#include <linux/sysfs.h>
+
+#include "diff_area.h"
+#include "image.h"
+#include "sysfs.h"
+
+static const struct image_config *image_config_of(struct device *dev)
+{
+	return image_of(dev_to_disk(dev));
+}
+
+static struct diff_area *area_of(struct device *dev)
+{
+	return image_config_of(dev)->area;
+}
+
+static ssize_t session_show(struct device *dev, struct device_attribute *attr,
+			    char *page)
+{
+	return sysfs_emit(page, "%s\n", image_config_of(dev)->session);
+}
+static DEVICE_ATTR_RO(session);
+
+static ssize_t snapshot_show(struct device *dev, struct device_attribute *attr,
+			     char *page)
+{
+	return sysfs_emit(page, "%s\n", image_config_of(dev)->snapshot);
+}
+static DEVICE_ATTR_RO(snapshot);
+
+static ssize_t origin_show(struct device *dev, struct device_attribute *attr,
+			   char *page)
+{
+	dev_t origin = area_of(dev)->config.origin->bd_dev;
+
+	return sysfs_emit(page, "%u:%u\n", MAJOR(origin), MINOR(origin));
+}
+static DEVICE_ATTR_RO(origin);
+
+static ssize_t state_show(struct device *dev, struct device_attribute *attr,
+			  char *page)
+{
+	enum diff_area_state state = diff_area_state(area_of(dev));
+
+	return sysfs_emit(page, "%s\n", diff_area_state_name(state));
+}
+static DEVICE_ATTR_RO(state);
+
+static ssize_t error_show(struct device *dev, struct device_attribute *attr,
+			  char *page)
+{
+	return error_emit(&area_of(dev)->error, page);
+}
+static DEVICE_ATTR_RO(error);
+
+/* One attribute for each number; EXPRESSION is of a struct diff_area *area. */
+#define NUMBER_ATTR(NAME, EXPRESSION)						\
+static ssize_t NAME##_show(struct device *dev,					\
+			   struct device_attribute *attr, char *page)		\
+{										\
+	struct diff_area *area = area_of(dev);					\
+										\
+	return sysfs_emit(page, "%llu\n", (u64)(EXPRESSION));			\
+}										\
+static DEVICE_ATTR_RO(NAME)
+
+#define COUNTER_ATTR(NAME, COUNTER)						\
+	NUMBER_ATTR(NAME, atomic64_read(&area->stats.COUNTER))
+
+NUMBER_ATTR(chunk_size, area->config.granule);
+NUMBER_ATTR(chunks, diff_area_granules(area));
+COUNTER_ATTR(chunks_preserved, preserved);
+COUNTER_ATTR(chunks_stored, stored);
+NUMBER_ATTR(chunks_in_memory, diff_area_in_memory(area));
+COUNTER_ATTR(memory_bytes, memory_bytes);
+COUNTER_ATTR(origin_read_bytes, origin_read_bytes);
+COUNTER_ATTR(diff_written_bytes, diff_written_bytes);
+COUNTER_ATTR(diff_writes, diff_writes);
+COUNTER_ATTR(writes_held, writes_held);
+COUNTER_ATTR(writes_joined, writes_joined);
+NUMBER_ATTR(writes_passed, diff_area_writes_passed(area));
+COUNTER_ATTR(held_us_max, held_us_max);
+COUNTER_ATTR(image_reads_origin, reads_origin);
+COUNTER_ATTR(image_reads_diff, reads_diff);
+COUNTER_ATTR(image_reads_memory, reads_memory);
+COUNTER_ATTR(image_reads_repeated, reads_repeated);
+COUNTER_ATTR(discards_dropped, discards_dropped);
+
+static ssize_t map_entries_show(struct device *dev,
+				struct device_attribute *attr, char *page)
+{
+	u64 entries, bytes;
+
+	diff_map_measure(&area_of(dev)->map, &entries, &bytes);
+	return sysfs_emit(page, "%llu\n", entries);
+}
+static DEVICE_ATTR_RO(map_entries);
+
+static ssize_t map_bytes_show(struct device *dev, struct device_attribute *attr,
+			      char *page)
+{
+	u64 entries, bytes;
+
+	diff_map_measure(&area_of(dev)->map, &entries, &bytes);
+	return sysfs_emit(page, "%llu\n", bytes);
+}
+static DEVICE_ATTR_RO(map_bytes);
+
+static struct attribute *sysfs_image_attrs[] = {
+	&dev_attr_session.attr,
+	&dev_attr_snapshot.attr,
+	&dev_attr_origin.attr,
+	&dev_attr_state.attr,
+	&dev_attr_error.attr,
+	&dev_attr_chunk_size.attr,
+	&dev_attr_chunks.attr,
+	&dev_attr_chunks_preserved.attr,
+	&dev_attr_chunks_in_memory.attr,
+	&dev_attr_chunks_stored.attr,
+	&dev_attr_map_entries.attr,
+	&dev_attr_map_bytes.attr,
+	&dev_attr_memory_bytes.attr,
+	&dev_attr_origin_read_bytes.attr,
+	&dev_attr_diff_written_bytes.attr,
+	&dev_attr_diff_writes.attr,
+	&dev_attr_writes_held.attr,
+	&dev_attr_writes_passed.attr,
+	&dev_attr_writes_joined.attr,
+	&dev_attr_held_us_max.attr,
+	&dev_attr_image_reads_origin.attr,
+	&dev_attr_image_reads_diff.attr,
+	&dev_attr_image_reads_memory.attr,
+	&dev_attr_image_reads_repeated.attr,
+	&dev_attr_discards_dropped.attr,
+	NULL
+};
+
+static const struct attribute_group sysfs_image_group = {
+	.name = SYSFS_IMAGE_GROUP,
+	.attrs = sysfs_image_attrs,
+};
+
+const struct attribute_group *sysfs_image_groups[] = {
+	&sysfs_image_group,
+	NULL
+};

@@ -1,0 +1,685 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The take: from a configured session to an active one, and back.
+ *
+ * Everything that can be allocated is, before anything is frozen. Then, with
+ * the origins in an order in which what is stacked on top comes first:
+ *
+ *   sync, freeze        so that file systems are consistent, and quiet
+ *   close, drain        the gates: what was not passed by now waits; what was
+ *                       passed completes. Top down, since what drains from an
+ *                       upper device has to pass the gates of lower ones
+ *   arm                 the areas: the instant of the snapshot
+ *   open, thaw          bottom up
+ *   add                 the image disks
+ *
+ * Gates have a deadline, take_timeout_ms: I1. On any failure the steps are
+ * undone in reverse order, and nothing is armed.
+ *
+ * A write that depends on another one is submitted after that is complete. So
+ * either the other was still held when the gates were closed, and then this one
+ * does not exist; or it was drained, and is in the image of its origin.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/blkdev.h>
+#include <linux/jiffies.h>
+#include <linux/ktime.h>
+#include <linux/list_sort.h>
+#include <linux/major.h>
+#include <linux/moduleparam.h>
+#include <linux/slab.h>
+
+#include "diff_storage.h"
+#include "gate.h"
+#include "image.h"
+#include "memory.h"
+#include "snapshot.h"
+#include "sysfs.h"
+#include "take.h"
+#include "tracker.h"
+
+/* A granule larger than this part of the memory limit could starve itself. */
+#define GRANULE_SHARE 4
+
+static unsigned int take_timeout_ms = 5000;
+module_param(take_timeout_ms, uint, 0644);
+MODULE_PARM_DESC(take_timeout_ms,
+		 "How long a take may hold writes before it gives up (default: 5000)");
+
+static LIST_HEAD(active_sessions);	/* protected by take_mutex */
+static DEFINE_MUTEX(take_mutex);	/* one take or release at a time */
+
+static int take_error(struct session *session, int err, const char *why)
+{
+	return error_set(&session->error, session->name, err, "%s", why);
+}
+
+/* A snapshot's refusal is the session's too. */
+static int take_blame(struct snapshot *snapshot, int err)
+{
+	error_copy(&snapshot->session->error, &snapshot->error);
+	return err;
+}
+
+static unsigned long take_deadline(void)
+{
+	return jiffies + msecs_to_jiffies(READ_ONCE(take_timeout_ms));
+}
+
+static struct block_device *snapshot_bdev(const struct snapshot *snapshot)
+{
+	return snapshot->origin.handle.bdev;
+}
+
+/* Step: everything is configured */
+
+static int take_check_configured(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	if (list_empty(&session->snapshots))
+		return take_error(session, -EINVAL, "it has no snapshots");
+	if (!session->diff_file)
+		return take_error(session, -EINVAL, "diff_file is not set");
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (!snapshot->device)
+			return take_blame(snapshot,
+					  error_set(&snapshot->error,
+						    snapshot->label, -EINVAL,
+						    "device is not set"));
+	return 0;
+}
+
+/* Step: the origins are open, in the order of the take */
+
+/*
+ * A file system on a loop device must freeze before the one that holds its
+ * file. Of device-mapper and md devices, the upper was made after the lower,
+ * and so has the higher number, unless its table was reloaded; a wrong order
+ * there ends in -ETIMEDOUT.
+ */
+static unsigned int origin_rank(struct block_device *bdev)
+{
+	if (MAJOR(bdev->bd_dev) == LOOP_MAJOR)
+		return 2;
+	return bdev->bd_disk->fops->submit_bio ? 1 : 0;
+}
+
+static int origin_top_down(void *priv, const struct list_head *a,
+			   const struct list_head *b)
+{
+	struct block_device *one = snapshot_bdev(list_entry(a, struct snapshot, node));
+	struct block_device *two = snapshot_bdev(list_entry(b, struct snapshot, node));
+
+	if (origin_rank(one) != origin_rank(two))
+		return origin_rank(one) < origin_rank(two);
+	return origin_rank(one) && one->bd_dev < two->bd_dev;
+}
+
+static void take_close_origins(struct session *session, struct snapshot *until)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		if (snapshot == until)
+			break;
+		origin_forget_fs(&snapshot->origin);
+		origin_close(&snapshot->origin);
+	}
+}
+
+static int take_open_origin(struct snapshot *snapshot)
+{
+	int ret;
+
+	ret = origin_open(&snapshot->origin, snapshot->dev, &snapshot->error,
+			  snapshot->label);
+	if (ret)
+		return take_blame(snapshot, ret);
+	ret = origin_list_fs(&snapshot->origin);
+	if (!ret)
+		return 0;
+	origin_forget_fs(&snapshot->origin);
+	origin_close(&snapshot->origin);
+	return take_blame(snapshot, error_set(&snapshot->error, snapshot->label,
+					      ret, "cannot open its partitions"));
+}
+
+static int take_open_origins(struct session *session)
+{
+	struct snapshot *snapshot;
+	int ret;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		ret = take_open_origin(snapshot);
+		if (ret) {
+			take_close_origins(session, snapshot);
+			return ret;
+		}
+	}
+	list_sort(NULL, &session->snapshots, origin_top_down);
+	return 0;
+}
+
+/* Step: the difference storage is open, and in nobody's way */
+
+static unsigned int take_block_size(struct session *session)
+{
+	struct snapshot *snapshot;
+	unsigned int size = UINT_MAX;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		size = min(size, bdev_logical_block_size(snapshot_bdev(snapshot)));
+	return size;
+}
+
+static struct snapshot *session_origin_on(struct session *session,
+					  struct block_device *bdev)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (origin_overlaps(snapshot_bdev(snapshot), bdev))
+			return snapshot;
+	return NULL;
+}
+
+/* Is this device an origin, of this session or of an active one? */
+static int take_check_diff_free(struct session *session,
+				struct block_device *diff)
+{
+	struct snapshot *snapshot = session_origin_on(session, diff);
+	struct session *other;
+
+	list_for_each_entry(other, &active_sessions, active_node)
+		if (!snapshot)
+			snapshot = session_origin_on(other, diff);
+	if (!snapshot)
+		return 0;
+	return error_set(&session->error, session->name, -EBUSY,
+			 "%s is an origin (%s), or shares a disk range with it",
+			 session->diff_file, snapshot->label);
+}
+
+/* Does another session keep its differences on one of our origins? */
+static int take_check_origins_free(struct session *session)
+{
+	struct snapshot *snapshot;
+	struct session *other;
+
+	list_for_each_entry(other, &active_sessions, active_node) {
+		snapshot = session_origin_on(session,
+					     diff_storage_device(other->storage));
+		if (snapshot)
+			return error_set(&session->error, session->name, -EBUSY,
+					 "%s holds the difference storage of session %s",
+					 snapshot->device, other->name);
+	}
+	return 0;
+}
+
+static int take_open_storage(struct session *session)
+{
+	struct diff_storage *storage;
+	int ret;
+
+	ret = take_check_origins_free(session);
+	if (ret)
+		return ret;
+	storage = diff_storage_open_bdev(session->diff_dev, session->diff_file,
+					 take_block_size(session),
+					 &session->error, session->name);
+	if (IS_ERR(storage))
+		return PTR_ERR(storage);
+	ret = take_check_diff_free(session, diff_storage_device(storage));
+	if (ret) {
+		diff_storage_close(storage);
+		return ret;
+	}
+	session->storage = storage;
+	return 0;
+}
+
+static void take_close_storage(struct session *session)
+{
+	diff_storage_close(session->storage);
+	session->storage = NULL;
+}
+
+/* Step: each snapshot has its tracker, area and image */
+
+/* An area of this snapshot has failed. Any context. */
+static void snapshot_area_failed(void *owner, struct diff_area *area, bool shared)
+{
+	struct snapshot *snapshot = owner;
+
+	if (shared)
+		WRITE_ONCE(snapshot->shared_failure, true);
+	queue_work(system_unbound_wq, &snapshot->session->fail_work);
+}
+
+static int snapshot_pick_granule(struct snapshot *snapshot, long *granule)
+{
+	*granule = diff_area_granule(snapshot_bdev(snapshot),
+				     snapshot->chunk_size);
+	if (*granule < 0)
+		return error_set(&snapshot->error, snapshot->label, *granule,
+				 "chunk_size is below the logical block of %s",
+				 snapshot->device);
+	if (*granule > memory_bound() / GRANULE_SHARE)
+		return error_set(&snapshot->error, snapshot->label, -EINVAL,
+				 "chunk_size %ld is more than a quarter of memory_limit",
+				 *granule);
+	return 0;
+}
+
+static int snapshot_create_area(struct snapshot *snapshot)
+{
+	struct session *session = snapshot->session;
+	struct diff_area_config config = {
+		.origin = snapshot_bdev(snapshot),
+		.storage = session->storage,
+		.wq = session->wq,
+		.name = snapshot->label,
+		.failed = snapshot_area_failed,
+		.owner = snapshot,
+	};
+	long granule;
+	int ret;
+
+	ret = snapshot_pick_granule(snapshot, &granule);
+	if (ret)
+		return ret;
+	config.granule = granule;
+	snapshot->area = diff_area_create(&config);
+	ret = PTR_ERR_OR_ZERO(snapshot->area);
+	if (ret)
+		return error_set(&snapshot->error, snapshot->label, ret,
+				 "no memory for the diff area");
+	snapshot->granule = granule;
+	return 0;
+}
+
+static void snapshot_destroy_area(struct snapshot *snapshot)
+{
+	diff_area_retire(snapshot->area);
+	diff_area_stop(snapshot->area);
+	diff_area_put(snapshot->area);
+	snapshot->area = NULL;
+}
+
+static int snapshot_create_image(struct snapshot *snapshot)
+{
+	struct image_config config = {
+		.area = snapshot->area,
+		.session = snapshot->session->name,
+		.snapshot = snapshot->name,
+		.groups = sysfs_image_groups,
+	};
+	int ret;
+
+	snapshot->image = image_create(&config);
+	ret = PTR_ERR_OR_ZERO(snapshot->image);
+	if (ret)
+		error_set(&snapshot->error, snapshot->label, ret,
+			  "cannot make the image");
+	return ret;
+}
+
+static int snapshot_attach(struct snapshot *snapshot)
+{
+	int ret;
+
+	snapshot->tracker = tracker_get(snapshot_bdev(snapshot), take_deadline());
+	ret = PTR_ERR_OR_ZERO(snapshot->tracker);
+	if (ret)
+		error_set(&snapshot->error, snapshot->label, ret,
+			  "cannot follow the writes of %s", snapshot->device);
+	return ret;
+}
+
+/*
+ * The area outlives its image's disk, whose attributes read it, and the tracker
+ * outlives the area.
+ */
+static void snapshot_teardown(struct snapshot *snapshot)
+{
+	image_destroy(snapshot->image);
+	snapshot->image = NULL;
+	snapshot_destroy_area(snapshot);
+	tracker_put(snapshot->tracker);
+	snapshot->tracker = NULL;
+}
+
+static int snapshot_setup(struct snapshot *snapshot)
+{
+	int ret;
+
+	snapshot->shared_failure = false;
+	snapshot->announced = false;
+	ret = snapshot_attach(snapshot);
+	if (ret)
+		goto out;
+	ret = snapshot_create_area(snapshot);
+	if (ret)
+		goto out_tracker;
+	ret = snapshot_create_image(snapshot);
+	if (ret)
+		goto out_area;
+	return 0;
+
+out_area:
+	snapshot_destroy_area(snapshot);
+out_tracker:
+	tracker_put(snapshot->tracker);
+out:
+	return take_blame(snapshot, ret);
+}
+
+static void take_teardown_snapshots(struct session *session,
+				    struct snapshot *until)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		if (snapshot == until)
+			break;
+		snapshot_teardown(snapshot);
+	}
+}
+
+static int take_setup_snapshots(struct session *session)
+{
+	struct snapshot *snapshot;
+	int ret;
+
+	session->wq = alloc_workqueue("blksnap_store_%s",
+				      WQ_UNBOUND | WQ_MEM_RECLAIM, 0,
+				      session->name);
+	if (!session->wq)
+		return take_error(session, -ENOMEM, "no memory for a workqueue");
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		ret = snapshot_setup(snapshot);
+		if (ret) {
+			take_teardown_snapshots(session, snapshot);
+			destroy_workqueue(session->wq);
+			return ret;
+		}
+	}
+	return 0;
+}
+
+/* Step: the file systems are frozen */
+
+static void take_thaw(struct session *session, struct snapshot *from)
+{
+	struct snapshot *snapshot = from;
+
+	list_for_each_entry_continue_reverse(snapshot, &session->snapshots, node)
+		origin_thaw(&snapshot->origin);
+}
+
+static void take_thaw_all(struct session *session)
+{
+	take_thaw(session, list_entry(&session->snapshots, struct snapshot, node));
+}
+
+static int take_freeze(struct session *session)
+{
+	struct snapshot *snapshot;
+	int ret;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		origin_sync(&snapshot->origin);
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		ret = origin_freeze(&snapshot->origin, &snapshot->error,
+				    snapshot->label);
+		if (ret) {
+			take_thaw(session, snapshot);
+			return take_blame(snapshot, ret);
+		}
+	}
+	return 0;
+}
+
+/* Remembers what was frozen, for the attribute "frozen". */
+static int snapshot_note_frozen(struct snapshot *snapshot)
+{
+	struct frozen *frozen;
+	unsigned int nr = 0;
+	dev_t *devs;
+
+	list_for_each_entry(frozen, &snapshot->origin.frozen, node)
+		nr++;
+	devs = kcalloc(nr, sizeof(*devs), GFP_KERNEL);
+	if (!devs)
+		return -ENOMEM;
+	nr = 0;
+	list_for_each_entry(frozen, &snapshot->origin.frozen, node)
+		if (frozen->has_fs)
+			devs[nr++] = frozen->handle.bdev->bd_dev;
+	kfree(snapshot->frozen);
+	snapshot->frozen = devs;
+	snapshot->nr_frozen = nr;
+	return 0;
+}
+
+/* Step: the instant */
+
+static void take_open_gates(struct session *session, struct snapshot *from)
+{
+	struct snapshot *snapshot = from;
+
+	list_for_each_entry_continue_reverse(snapshot, &session->snapshots, node)
+		gate_open(tracker_gate(snapshot->tracker));
+}
+
+static int take_close_gates(struct session *session)
+{
+	unsigned long deadline = take_deadline();
+	struct snapshot *snapshot, *next;
+	struct gate *gate;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		gate = tracker_gate(snapshot->tracker);
+		gate_close(gate);
+		if (!gate_drain(gate, deadline))
+			continue;
+		next = list_next_entry(snapshot, node);
+		take_open_gates(session, next);
+		return take_blame(snapshot,
+				  error_set(&snapshot->error, snapshot->label,
+					    -ETIMEDOUT,
+					    "writes to %s were not complete after %u ms",
+					    snapshot->device, take_timeout_ms));
+	}
+	return 0;
+}
+
+/* RAID and device-mapper may rely on what a discard does: it is passed on. */
+static bool snapshot_drops_discards(const struct snapshot *snapshot)
+{
+	return !snapshot->preserve_discards && !snapshot->origin.held_by_other;
+}
+
+static void take_arm(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		snapshot->area->config.drop_discards =
+			snapshot_drops_discards(snapshot);
+		tracker_arm(snapshot->tracker, snapshot->area);
+	}
+}
+
+static void take_disarm(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		tracker_disarm(snapshot->tracker, snapshot->area);
+}
+
+static int take_instant(struct session *session)
+{
+	struct snapshot *snapshot;
+	u64 start;
+	int ret;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		gate_prepare_close(tracker_gate(snapshot->tracker));
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		gate_await_prepared(tracker_gate(snapshot->tracker));
+
+	start = ktime_get_ns();
+	ret = take_close_gates(session);
+	if (!ret) {
+		take_arm(session);
+		take_open_gates(session, list_entry(&session->snapshots,
+						    struct snapshot, node));
+	}
+	session->hold_us = (ktime_get_ns() - start) / NSEC_PER_USEC;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		gate_settle(tracker_gate(snapshot->tracker));
+	return ret;
+}
+
+static int take_note_frozen(struct session *session)
+{
+	struct snapshot *snapshot;
+	int ret;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		ret = snapshot_note_frozen(snapshot);
+		if (ret)
+			return take_error(session, ret, "no memory");
+	}
+	return 0;
+}
+
+static int take_frozen(struct session *session)
+{
+	u64 start = ktime_get_ns();
+	int ret;
+
+	ret = take_freeze(session);
+	if (ret)
+		return ret;
+	ret = take_instant(session);
+	take_thaw_all(session);
+	session->frozen_us = (ktime_get_ns() - start) / NSEC_PER_USEC;
+	return ret;
+}
+
+/* Step: the images are there */
+
+static int take_add_images(struct session *session)
+{
+	struct snapshot *snapshot;
+	int ret;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		ret = image_add(snapshot->image);
+		if (ret)
+			return take_blame(snapshot,
+					  error_set(&snapshot->error,
+						    snapshot->label, ret,
+						    "cannot add the image disk"));
+	}
+	return 0;
+}
+
+/*
+ * The end of what was armed: nothing can fail any more, then nobody announces
+ * failures, then the images and the areas go.
+ */
+static void take_undo_armed(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		diff_area_retire(snapshot->area);
+	cancel_work_sync(&session->fail_work);
+	take_disarm(session);
+}
+
+static int take_armed(struct session *session)
+{
+	int ret;
+
+	ret = take_frozen(session);
+	if (ret)
+		return ret;
+	ret = take_note_frozen(session);
+	if (!ret)
+		ret = take_add_images(session);
+	if (ret)
+		take_undo_armed(session);
+	return ret;
+}
+
+static int __session_take(struct session *session)
+{
+	int ret;
+
+	ret = take_check_configured(session);
+	if (ret)
+		goto out;
+	ret = take_open_origins(session);
+	if (ret)
+		goto out;
+	ret = take_open_storage(session);
+	if (ret)
+		goto out_origins;
+	ret = take_setup_snapshots(session);
+	if (ret)
+		goto out_storage;
+	ret = take_armed(session);
+	if (ret)
+		goto out_snapshots;
+	list_add_tail(&session->active_node, &active_sessions);
+	WRITE_ONCE(session->active, true);
+	/* In case that an area has failed already. */
+	queue_work(system_unbound_wq, &session->fail_work);
+	return 0;
+
+out_snapshots:
+	take_teardown_snapshots(session, NULL);
+	destroy_workqueue(session->wq);
+out_storage:
+	take_close_storage(session);
+out_origins:
+	take_close_origins(session, NULL);
+out:
+	return ret;
+}
+
+int session_take(struct session *session)
+{
+	int ret;
+
+	lockdep_assert_held(&session->mutex);
+	mutex_lock(&take_mutex);
+	ret = __session_take(session);
+	mutex_unlock(&take_mutex);
+	if (!ret)
+		error_clear(&session->error);
+	return ret;
+}
+
+void session_release(struct session *session)
+{
+	lockdep_assert_held(&session->mutex);
+	mutex_lock(&take_mutex);
+	list_del_init(&session->active_node);
+	WRITE_ONCE(session->active, false);
+	take_undo_armed(session);
+	take_teardown_snapshots(session, NULL);
+	destroy_workqueue(session->wq);
+	take_close_storage(session);
+	take_close_origins(session, NULL);
+	mutex_unlock(&take_mutex);
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A tracker follows one origin: a range of a disk. It shows each write of that
+ * range to the diff areas that are armed on it, one for each session.
+ */
+#include <linux/blkdev.h>
+#include <linux/mutex.h>
+#include <linux/rculist.h>
+#include <linux/slab.h>
+
+#include "diff_area.h"
+#include "gate.h"
+#include "tracker.h"
+
+/**
+ * struct tracker - one origin
+ * @watcher: the range, and how the gate finds us
+ * @gate: of the disk; set once
+ * @node: in trackers; protected by trackers_mutex
+ * @disk: of the origin; set once, kept by the gate
+ * @users: protected by trackers_mutex
+ * @takes_discards: the origin takes discards; set once
+ * @mutex: keeps @areas for the gate's worker
+ * @areas: armed ones; protected by @mutex, read under RCU
+ */
+struct tracker {
+	struct gate_watcher watcher;
+	struct gate *gate;
+	struct list_head node;
+	struct gendisk *disk;
+	unsigned int users;
+	bool takes_discards;
+	struct mutex mutex;
+	struct list_head areas;
+};
+
+static LIST_HEAD(trackers);	/* protected by trackers_mutex */
+static DEFINE_MUTEX(trackers_mutex);
+
+static struct tracker *to_tracker(struct gate_watcher *watcher)
+{
+	return container_of(watcher, struct tracker, watcher);
+}
+
+/* The part of a write that touches the origin, as sectors of the origin. */
+static void tracker_clip(const struct tracker *tracker, sector_t *first,
+			 sector_t *last)
+{
+	const struct gate_watcher *watcher = &tracker->watcher;
+
+	*first = max(*first, watcher->first) - watcher->first;
+	*last = min(*last, watcher->last) - watcher->first;
+}
+
+/*
+ * A discard is advisory. While everybody who needs the old content agrees, it
+ * is not passed on, so that there is nothing to preserve.
+ */
+static bool tracker_drops(const struct tracker *tracker, enum req_op op)
+{
+	struct diff_area *area;
+	bool drops = false;
+
+	if (op != REQ_OP_DISCARD || !tracker->takes_discards)
+		return false;
+	list_for_each_entry_rcu(area, &tracker->areas, node,
+				lockdep_is_held(&tracker->mutex)) {
+		if (diff_area_state(area) != DIFF_AREA_ACTIVE)
+			continue;
+		if (!area->config.drop_discards)
+			return false;
+		drops = true;
+	}
+	return drops;
+}
+
+static bool tracker_satisfied(struct gate_watcher *watcher, enum req_op op,
+			      sector_t first, sector_t last)
+{
+	struct tracker *tracker = to_tracker(watcher);
+	struct diff_area *area;
+
+	if (tracker_drops(tracker, op))
+		return false;
+	tracker_clip(tracker, &first, &last);
+	list_for_each_entry_rcu(area, &tracker->areas, node)
+		if (!diff_area_may_pass(area, first, last))
+			return false;
+	return true;
+}
+
+static void __tracker_count_dropped(struct tracker *tracker, sector_t sectors)
+{
+	struct diff_area *area;
+
+	lockdep_assert_held(&tracker->mutex);
+	list_for_each_entry(area, &tracker->areas, node)
+		if (diff_area_state(area) == DIFF_AREA_ACTIVE)
+			atomic64_add(sectors << SECTOR_SHIFT,
+				     &area->stats.discards_dropped);
+}
+
+static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
+					struct origin_write *write)
+{
+	struct tracker *tracker = to_tracker(watcher);
+	enum gate_answer answer = GATE_READY;
+	sector_t first = write->first, last = write->last;
+	struct diff_area *area;
+
+	tracker_clip(tracker, &first, &last);
+	mutex_lock(&tracker->mutex);
+	if (tracker_drops(tracker, bio_op(write->bio))) {
+		__tracker_count_dropped(tracker, last - first + 1);
+		answer = GATE_DROPPED;
+		goto out;
+	}
+	list_for_each_entry(area, &tracker->areas, node) {
+		answer = diff_area_preserve(area, write, first, last);
+		if (answer != GATE_READY)
+			break;
+	}
+out:
+	mutex_unlock(&tracker->mutex);
+	return answer;
+}
+
+static void tracker_passed(struct gate_watcher *watcher,
+			   const struct origin_write *write)
+{
+	struct tracker *tracker = to_tracker(watcher);
+	struct diff_area *area;
+
+	list_for_each_entry_rcu(area, &tracker->areas, node)
+		diff_area_passed(area, write);
+}
+
+static const struct gate_watcher_ops tracker_ops = {
+	.satisfied = tracker_satisfied,
+	.prepare = tracker_prepare,
+	.passed = tracker_passed,
+};
+
+struct gate *tracker_gate(const struct tracker *tracker)
+{
+	return tracker->gate;
+}
+
+void tracker_arm(struct tracker *tracker, struct diff_area *area)
+{
+	mutex_lock(&tracker->mutex);
+	list_add_tail_rcu(&area->node, &tracker->areas);
+	mutex_unlock(&tracker->mutex);
+}
+
+void tracker_disarm(struct tracker *tracker, struct diff_area *area)
+{
+	mutex_lock(&tracker->mutex);
+	list_del_rcu(&area->node);
+	mutex_unlock(&tracker->mutex);
+	synchronize_rcu();
+}
+
+static struct tracker *tracker_find(const struct block_device *origin)
+{
+	struct tracker *tracker;
+
+	lockdep_assert_held(&trackers_mutex);
+	list_for_each_entry(tracker, &trackers, node)
+		if (tracker->disk == origin->bd_disk &&
+		    tracker->watcher.first == origin->bd_start_sect &&
+		    tracker->watcher.last == origin->bd_start_sect +
+		    bdev_nr_sectors((struct block_device *)origin) - 1)
+			return tracker;
+	return NULL;
+}
+
+static struct tracker *tracker_create(struct block_device *origin,
+				      unsigned long deadline)
+{
+	struct tracker *tracker;
+	int ret;
+
+	tracker = kzalloc(sizeof(*tracker), GFP_KERNEL);
+	if (!tracker)
+		return ERR_PTR(-ENOMEM);
+	tracker->disk = origin->bd_disk;
+	tracker->takes_discards = bdev_max_discard_sectors(origin);
+	tracker->watcher.first = origin->bd_start_sect;
+	tracker->watcher.last = origin->bd_start_sect +
+				bdev_nr_sectors(origin) - 1;
+	tracker->watcher.ops = &tracker_ops;
+	mutex_init(&tracker->mutex);
+	INIT_LIST_HEAD(&tracker->areas);
+
+	tracker->gate = gate_get(origin->bd_disk);
+	ret = PTR_ERR_OR_ZERO(tracker->gate);
+	if (ret)
+		goto out;
+	ret = gate_watch(tracker->gate, &tracker->watcher, deadline);
+	if (ret)
+		goto out_gate;
+	return tracker;
+
+out_gate:
+	gate_put(tracker->gate);
+out:
+	kfree(tracker);
+	return ERR_PTR(ret);
+}
+
+struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
+{
+	struct tracker *tracker;
+
+	mutex_lock(&trackers_mutex);
+	tracker = tracker_find(origin);
+	if (!tracker) {
+		tracker = tracker_create(origin, deadline);
+		if (!IS_ERR(tracker))
+			list_add_tail(&tracker->node, &trackers);
+	}
+	if (!IS_ERR(tracker))
+		tracker->users++;
+	mutex_unlock(&trackers_mutex);
+	return tracker;
+}
+
+void tracker_put(struct tracker *tracker)
+{
+	mutex_lock(&trackers_mutex);
+	if (!--tracker->users) {
+		list_del(&tracker->node);
+		gate_unwatch(tracker->gate, &tracker->watcher);
+		gate_put(tracker->gate);
+		kfree(tracker);
+	}
+	mutex_unlock(&trackers_mutex);
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Values as they are written to attributes.
+ */
+#include <linux/err.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "value.h"
+
+/* The most that configfs hands over in one piece. */
+#define VALUE_MAX (PAGE_SIZE - 1)
+
+/*
+ * configfs cuts a longer write: its beginning comes as a full piece, which is
+ * refused here; and some shells then write the rest as well, as a piece of its
+ * own, which must not be taken for a value. It comes in the same buffer, whose
+ * last byte still is what the first piece has left there. A fresh buffer is
+ * zeroed, unless the kernel was booted with init_on_alloc=0; then a rest cannot
+ * be told from a value.
+ */
+static bool value_is_too_long(char *page, size_t count)
+{
+	char *mark = &page[VALUE_MAX - 1];
+
+	if (count >= VALUE_MAX) {
+		*mark = 1;
+		return true;
+	}
+	if (!want_init_on_alloc(GFP_KERNEL) || !*mark)
+		return false;
+	*mark = 0;
+	return true;
+}
+
+char *value_get(const char *page, size_t count)
+{
+	if (value_is_too_long((char *)page, count))
+		return ERR_PTR(-ENAMETOOLONG);
+	if (count && page[count - 1] == '\n')
+		count--;
+	if (!count || memchr(page, '\0', count))
+		return ERR_PTR(-EINVAL);
+	return kmemdup_nul(page, count, GFP_KERNEL) ?: ERR_PTR(-ENOMEM);
+}
+
+static unsigned int value_shift_of(char suffix)
+{
+	static const char suffixes[] = "KMGT";
+	const char *found = strchr(suffixes, suffix);
+
+	return suffix && found ? 10 * (found - suffixes + 1) : 0;
+}
+
+int value_parse_size(const char *value, u64 *bytes)
+{
+	char digits[24];
+	size_t len = strlen(value);
+	unsigned int shift;
+	int ret;
+
+	if (!len || len >= sizeof(digits))
+		return -EINVAL;
+	shift = value_shift_of(value[len - 1]);
+	strscpy(digits, value, shift ? len : len + 1);
+	if (digits[0] < '0' || digits[0] > '9')
+		return -EINVAL;
+	ret = kstrtou64(digits, 10, bytes);
+	if (!ret && check_shl_overflow(*bytes, shift, bytes))
+		ret = -ERANGE;
+	return ret;
+}

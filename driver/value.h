@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef BLKSNAP_VALUE_H
+#define BLKSNAP_VALUE_H
+
+#include <linux/types.h>
+
+/**
+ * value_get() - the value that was written to an attribute, as a string
+ * @page: as configfs hands it over
+ * @count: bytes of it
+ *
+ * Context: may sleep.
+ *
+ * Return: a copy without the newline at its end, to be freed by kfree(); or an
+ * ERR_PTR: -ENAMETOOLONG for 4095 bytes or more, and for what follows such a
+ * write on the same open file; -EINVAL for an empty value or one with a zero
+ * byte; -ENOMEM.
+ */
+char *value_get(const char *page, size_t count);
+
+/**
+ * value_parse_size() - a size in bytes
+ * @value: digits, and optionally one of K, M, G, T: powers of 1024
+ * @bytes: the answer
+ *
+ * Context: any. Return: 0, -EINVAL, or -ERANGE.
+ */
+int value_parse_size(const char *value, u64 *bytes);
+
+#endif
