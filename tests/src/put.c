@@ -3,7 +3,9 @@
  * put [-n] FILE VALUE: writes VALUE and a newline (-n: no newline) into an attribute, as `echo` does, and names the
  * errno exactly when that is refused: on stdout, alone on its line.
  *
- * Exit codes: 0 written, 1 refused, 2 usage.
+ * put -e ERRNO: prints how the C library words that errno, for comparing with what other programs say.
+ *
+ * Exit codes: 0 written, 1 refused or no such errno, 2 usage.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,6 +20,21 @@ static int refused(int error)
 	return 1;
 }
 
+static int explain(const char *wanted)
+{
+	const char *name;
+
+	for (int error = 1; error < 4096; error++) {
+		name = strerrorname_np(error);
+		if (name && !strcmp(name, wanted)) {
+			puts(strerror(error));
+			return 0;
+		}
+	}
+	fprintf(stderr, "put: there is no errno %s\n", wanted);
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	int newline = argc < 2 || strcmp(argv[1], "-n") != 0;
@@ -25,12 +42,14 @@ int main(int argc, char **argv)
 	size_t length, done = 0;
 	int fd;
 
+	if (argc == 3 && !strcmp(argv[1], "-e"))
+		return explain(argv[2]);
 	if (!newline) {
 		argc--;
 		argv++;
 	}
 	if (argc != 3) {
-		fprintf(stderr, "put [-n] FILE VALUE\n");
+		fprintf(stderr, "put [-n] FILE VALUE | put -e ERRNO\n");
 		return 2;
 	}
 	value = argv[2];

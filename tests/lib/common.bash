@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# What every suite has in common, in a test machine. A suite begins with:
+#
+#	load lib/common
+#	setup() { common_setup; }
+#	teardown() { common_teardown; }
+#
+# common_setup loads the module; common_teardown fails the test if it left anything behind (a session, a tracker, an
+# image, a device-mapper or loop device, a reference to the module, a warning in the kernel's log), removes what was
+# left, unloads the module and makes the test disks blank. Mounts below /mnt/test* are unmounted without a word, and
+# `defer` names what else is to be undone whatever becomes of the test.
+
+bats_require_minimum_version 1.8.0
+
+KO=/blksnap/build/blksnap.ko
+CONFIG=/sys/kernel/config/blksnap
+SESSIONS=$CONFIG/sessions
+TRACKERS=$CONFIG/trackers
+
+# What the kernel's log must not have in it. A word of it may be allowed by expect_log.
+BAD_LOG='WARNING:|BUG:|Oops|[Cc]all [Tt]race|cut here|lockdep|possible (circular|recursive)|inconsistent lock state'
+BAD_LOG+='|hung task|blocked for more than|general protection|refcount_t|KASAN|UBSAN|KFENCE|unable to handle'
+BAD_LOG+='|suspicious RCU|rcu.*(stall|detected)|soft lockup|hard LOCKUP|list_(add|del) corruption|Bad page'
+BAD_LOG+='|kmem_cache_destroy|Objects remaining|sysfs: cannot create|duplicate filename|sleeping function'
+BAD_LOG+='|scheduling while atomic|bad unlock balance|freeing active|stack-protector|NULL pointer'
+
+declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
+COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD=''
+
+# Says why and fails.
+fail() {
+	printf '%s\n' "$*"
+	return 1
+}
+
+# settle: waits until udev has dealt with all events so far.
+settle() {
+	udevadm settle --timeout=60
+}
+
+# wait_until SECONDS COMMAND...: until it succeeds; fails when it does not in time.
+wait_until() {
+	local seconds=$1 end
+	shift
+	end=$((SECONDS + seconds))
+	until "$@"; do
+		[[ $SECONDS -lt $end ]] || fail "not within $seconds s: $*" || return
+		sleep 0.1
+	done
+}
+
+# defer COMMAND...: to be run at the end of the test, whatever becomes of it; the last one first.
+defer() {
+	COMMON_DEFERRED+=("$(printf '%q ' "$@")")
+}
+
+# --- disks -----------------------------------------------------------------------------------------------------------
+
+# disk N: prints the device of test disk N (1 to 4 of 1 GiB, 5 and 6 of 256 MiB, 6 with blocks of 4096 bytes).
+disk() {
+	local path
+	path=$(readlink -e "/dev/disk/by-id/virtio-t$1") || fail "no test disk $1" >&2 || return
+	printf '%s\n' "$path"
+}
+
+# major_minor DEVICE: prints MAJ:MIN.
+major_minor() {
+	lsblk -dnro MAJ:MIN "$1"
+}
+
+# mount_test DEVICE NAME [OPTIONS]: mounts it on /mnt/test-NAME, and prints that directory.
+mount_test() {
+	mkdir -p "/mnt/test-$2"
+	mount ${3:+-o "$3"} "$1" "/mnt/test-$2" && printf '/mnt/test-%s\n' "$2"
+}
+
+# Makes the test disks that were written to all zeros again.
+common_blank_disks() {
+	local link dev dirty=()
+	for link in /dev/disk/by-id/virtio-t*; do
+		[[ -b $link && ! $link =~ -part[0-9]+$ ]] || continue
+		dev=$(readlink -e "$link")
+		# Fields of the statistics: 5 write requests, 12 discards.
+		awk '{ exit $5 + $12 == 0 }' "/sys/block/${dev##*/}/stat" || continue
+		[[ $(cat "/run/blank-${dev##*/}" 2>/dev/null) != "$(awk '{ print $5, $12 }' "/sys/block/${dev##*/}/stat")" ]] ||
+			continue
+		dirty+=("$dev")
+	done
+	[[ ${#dirty[@]} -gt 0 ]] || return 0
+	for dev in "${dirty[@]}"; do
+		blkdiscard -f "$dev" || fail "$dev cannot be made blank" || return
+		partx -d "$dev" 2>/dev/null || true
+	done
+	settle
+	for dev in "${dirty[@]}"; do
+		awk '{ print $5, $12 }' "/sys/block/${dev##*/}/stat" >"/run/blank-${dev##*/}"
+	done
+}
+
+# --- the kernel's log ------------------------------------------------------------------------------------------------
+
+# Marks where the log of this test begins.
+common_log_begin() {
+	COMMON_EXPECTED=()
+	COMMON_BEGIN="blksnap-test: begin $BASHPID.$RANDOM $BATS_TEST_NUMBER ${BATS_TEST_DESCRIPTION:-}"
+	printf '<6>%s\n' "$COMMON_BEGIN" >/dev/kmsg
+}
+
+# log_since: prints the kernel's log since the test began.
+log_since() {
+	dmesg --notime | awk -v begin="$COMMON_BEGIN" '
+		{ lines[++n] = $0 }
+		index($0, begin) { n = 0 }
+		END { for (i = 1; i <= n; i++) print lines[i] }'
+}
+
+# log_has REGEX: the log has such a line since the test began.
+log_has() {
+	log_since | grep -Eq -- "$1" || fail "not in the kernel's log: $1"
+}
+
+# expect_log REGEX: such lines may be in the log.
+expect_log() {
+	COMMON_EXPECTED+=("$1")
+}
+
+# Fails if the log has anything bad in it, and shows it.
+common_log_check() {
+	local log bad pattern
+	log=$(log_since)
+	bad=$log
+	for pattern in "${COMMON_EXPECTED[@]}"; do
+		bad=$(grep -Ev -- "$pattern" <<<"$bad" || true)
+	done
+	bad=$(grep -E -- "$BAD_LOG" <<<"$bad" || true)
+	[[ -n $bad ]] || return 0
+	printf 'bad in the kernel log: %s\n' "$bad"
+	grep -E -A 40 -- "$BAD_LOG" <<<"$log" | head -n 120
+	return 1
+}
+
+# --- the module ------------------------------------------------------------------------------------------------------
+
+module_loaded() {
+	[[ -d /sys/module/blksnap ]]
+}
+
+# module_load [PARAMETER=VALUE...]
+module_load() {
+	local needed
+	for needed in $(modinfo -F depends "$KO" | tr , ' '); do
+		modprobe "$needed"
+	done
+	insmod "$KO" "$@"
+	[[ -d $SESSIONS && -d $TRACKERS ]] || fail "the module has no $SESSIONS or $TRACKERS"
+}
+
+module_unused() {
+	[[ $(cat /sys/module/blksnap/refcnt) -eq 0 ]]
+}
+
+# module_unload: fails while something uses it.
+module_unload() {
+	settle
+	wait_until 10 module_unused || return
+	rmmod blksnap
+}
+
+# --- the start and the end of a test ---------------------------------------------------------------------------------
+
+common_dm() {
+	dmsetup info -c --noheadings -o name 2>/dev/null | grep -v '^No devices' | sort || true
+}
+
+common_loops() {
+	losetup -nO NAME | sort
+}
+
+common_md() {
+	local dir
+	for dir in /sys/block/*/md; do
+		[[ ! -d $dir ]] || basename "$(dirname "$dir")"
+	done
+}
+
+# common_setup [PARAMETER=VALUE...]: loads the module, with these parameters.
+common_setup() {
+	COMMON_DEFERRED=()
+	common_log_begin
+	! module_loaded || fail "the module is still loaded, from a test before this one" || return
+	[[ -e $KO ]] || fail "there is no module to test" || return
+	COMMON_DM=$(common_dm)
+	COMMON_LOOPS=$(common_loops)
+	COMMON_MD=$(common_md)
+	module_load "$@"
+}
+
+# Prints what this test left behind, one a line.
+common_left() {
+	local dir
+	for dir in "$SESSIONS"/* "$TRACKERS"/*; do
+		[[ ! -d $dir ]] || printf 'left behind: %s\n' "$dir"
+	done
+	for dir in /sys/block/blksnap*; do
+		[[ ! -e $dir ]] || printf 'left behind: the disk %s\n' "${dir##*/}"
+	done
+	comm -13 <(printf '%s\n' "$COMMON_DM") <(common_dm) | sed '/^$/d; s/^/left behind: device-mapper table /'
+	comm -13 <(printf '%s\n' "$COMMON_LOOPS") <(common_loops) | sed '/^$/d; s/^/left behind: /'
+	comm -13 <(printf '%s\n' "$COMMON_MD") <(common_md) | sed '/^$/d; s/^/left behind: /'
+}
+
+# Unmounts /mnt/test*, the last mount first.
+common_umount() {
+	local dir
+	findmnt -rno TARGET | grep '^/mnt/test' | tac | while read -r dir; do
+		umount "$dir" || umount -l "$dir" || true
+	done
+}
+
+# Ends the processes that still use a mount or an image of the test.
+common_end_users() {
+	local image
+	for image in /dev/blksnap*[0-9]; do
+		[[ ! -b $image ]] || fuser -ks "$image" || true
+	done
+}
+
+common_remove_left() {
+	local item
+	common_end_users
+	for item in "$SESSIONS"/*; do
+		[[ ! -d $item ]] || session_destroy "${item##*/}" || true
+	done
+	for item in "$TRACKERS"/*; do
+		[[ ! -d $item ]] || tracker_destroy "${item##*/}" || true
+	done
+	comm -13 <(printf '%s\n' "$COMMON_MD") <(common_md) | while read -r item; do
+		[[ -z $item ]] || mdadm --stop "/dev/$item" || true
+	done
+	# Tables may lie on one another: as many rounds as there are tables.
+	comm -13 <(printf '%s\n' "$COMMON_DM") <(common_dm) | tac | while read -r _; do
+		comm -13 <(printf '%s\n' "$COMMON_DM") <(common_dm) | while read -r item; do
+			[[ -z $item ]] || dmsetup remove --retry "$item" 2>/dev/null || true
+		done
+	done
+	comm -13 <(printf '%s\n' "$COMMON_LOOPS") <(common_loops) | while read -r item; do
+		[[ -z $item ]] || losetup -d "$item" || true
+	done
+}
+
+common_teardown() {
+	local i left bad=0
+	cd / || bad=1
+	for ((i = ${#COMMON_DEFERRED[@]} - 1; i >= 0; i--)); do
+		eval "${COMMON_DEFERRED[i]}" || {
+			printf 'failed at the end: %s\n' "${COMMON_DEFERRED[i]}"
+			bad=1
+		}
+	done
+	COMMON_DEFERRED=()
+	common_umount
+	settle || bad=1
+	left=$(common_left)
+	if [[ -n $left ]]; then
+		# A test that failed half-way has an excuse for leaving things.
+		[[ -z ${BATS_TEST_COMPLETED:-} ]] || {
+			printf '%s\n' "$left"
+			bad=1
+		}
+		common_remove_left
+		settle || bad=1
+		left=$(common_left)
+		[[ -z $left ]] || {
+			printf 'cannot be removed: %s\n' "$left"
+			bad=1
+		}
+	fi
+	if module_loaded; then
+		module_unload || {
+			printf 'the module cannot be unloaded, it has %s references\n' "$(cat /sys/module/blksnap/refcnt)"
+			bad=1
+		}
+	elif [[ -n ${BATS_TEST_COMPLETED:-} && -z ${COMMON_UNLOADED:-} ]]; then
+		printf 'the module is not loaded any more\n'
+		bad=1
+	fi
+	[[ ! -e $CONFIG ]] || module_loaded || {
+		printf '%s is still there\n' "$CONFIG"
+		bad=1
+	}
+	common_blank_disks || bad=1
+	common_log_check || bad=1
+	return "$bad"
+}
+
+# --- sessions --------------------------------------------------------------------------------------------------------
+
+# session_make NAME DIFF DEVICE...: a session with the snapshots s1, s2, ... of the devices; not taken yet. With an
+# empty DIFF, diff_file is not set.
+session_make() {
+	local name=$1 diff=$2 device i=0
+	shift 2
+	mkdir "$SESSIONS/$name"
+	[[ -z $diff ]] || put "$SESSIONS/$name/diff_file" "$diff"
+	for device; do
+		i=$((i + 1))
+		mkdir "$SESSIONS/$name/s$i"
+		put "$SESSIONS/$name/s$i/device" "$device"
+	done
+}
+
+# session_take NAME: takes the snapshots and waits for udev.
+session_take() {
+	put "$SESSIONS/$1/active" 1 || fail "not taken: $(cat "$SESSIONS/$1/error")" || return
+	settle
+}
+
+# session_release NAME: lets the snapshots go; the session stays, configured.
+session_release() {
+	put "$SESSIONS/$1/active" 0 || fail "not released: $(cat "$SESSIONS/$1/error")" || return
+	settle
+}
+
+# session_destroy NAME: releases it if it is active, and removes it.
+session_destroy() {
+	local dir=$SESSIONS/$1 snapshot
+	[[ $(cat "$dir/active") == 0 ]] || session_release "$1" || return
+	for snapshot in "$dir"/*/; do
+		[[ ! -d $snapshot ]] || rmdir "$snapshot" || return
+	done
+	rmdir "$dir"
+}
+
+# session_of DIFF DEVICE...: the usual case in one step: session "s" made and taken.
+session_of() {
+	session_make s "$@"
+	session_take s
+}
+
+# session_get NAME ATTRIBUTE
+session_get() {
+	cat "$SESSIONS/$1/$2"
+}
+
+# image_of SESSION SNAPSHOT: prints the image's device.
+image_of() {
+	local image
+	image=$(cat "$SESSIONS/$1/$2/image")
+	[[ -n $image ]] || fail "$1/$2 has no image" >&2 || return
+	printf '%s\n' "$image"
+}
+
+# stat_of IMAGE ATTRIBUTE: prints it from the image's directory in sysfs.
+stat_of() {
+	cat "/sys/block/${1##*/}/blksnap/$2"
+}
+
+# tracker_make NAME DEVICE [BLOCK_SIZE]: a tracker, enabled.
+tracker_make() {
+	mkdir "$TRACKERS/$1"
+	put "$TRACKERS/$1/device" "$2"
+	[[ $# -lt 3 ]] || put "$TRACKERS/$1/block_size" "$3"
+	put "$TRACKERS/$1/enabled" 1
+}
+
+# tracker_destroy NAME: disables and removes it.
+tracker_destroy() {
+	[[ $(cat "$TRACKERS/$1/enabled") == 0 ]] || put "$TRACKERS/$1/enabled" 0 || return
+	rmdir "$TRACKERS/$1"
+}
+
+# skip_unless_feature WORD: for what this build cannot do on this kernel.
+skip_unless_feature() {
+	grep -qx -- "$1" "$CONFIG/features" || skip "no feature $1 on this kernel"
+}
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+# refuses ERRNO COMMAND...: the command fails, with that errno (as put names it, or as other programs word it).
+refuses() {
+	local errno=$1 said code=0 text
+	shift
+	text=$(put -e "$errno") || return
+	said=$(LC_ALL=C "$@" 2>&1) || code=$?
+	[[ $code -ne 0 ]] || fail "not refused, $errno was expected: $*" || return
+	grep -qxF -- "$errno" <<<"$said" || grep -qF -- ": $text" <<<"$said" ||
+		fail "refused with another error than $errno: $* says: $said"
+}
