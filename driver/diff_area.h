@@ -105,8 +105,8 @@ struct diff_stats {
  * @granule_shift: log2 of the granule in sectors; set once
  * @sectors: size of the origin; set once
  * @kref: the struct itself
- * @node: in its tracker's list; protected by the tracker's mutex, read under
- *	RCU
+ * @node: in its tracker's list; protected by the tracker's semaphore, read
+ *	under RCU
  * @users: whoever is at work on it; killed at its end
  * @unused: woken when @users comes to zero
  * @state: left once, by diff_area_fail() or diff_area_stop(), with release

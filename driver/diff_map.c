@@ -10,15 +10,23 @@
  * read path relies on that.
  *
  * The tree is changed by workers, under the mutex, and read without a lock,
- * under RCU.
+ * under RCU, in every context. A change marks a node dead before it publishes
+ * its successor, and a reader who meets a dead node starts again until it finds
+ * the successor. So the writer must not be interrupted in between by a reader
+ * on its own CPU: changes are made with interrupts off, and with memory that
+ * is there at once.
  */
+#include <linux/gfp.h>
+#include <linux/irqflags.h>
 #include <linux/rcupdate.h>
 #include <linux/xarray.h>
 
 #include "chunk.h"
 #include "diff_map.h"
 
-#define MAP_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+#define MAP_GFP (GFP_NOWAIT | __GFP_NOWARN)
+#define MAP_RECLAIM_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+#define MAP_TRIES 4
 #define MAP_MEASURE_BATCH 1024	/* entries between two breaks for RCU */
 #define MAP_NODE_BYTES 256
 
@@ -96,13 +104,41 @@ bool diff_map_preserved(struct diff_map *map, unsigned long first,
 	return preserved;
 }
 
+static int __map_try_store(struct diff_map *map, unsigned long first,
+			   unsigned long last, void *entry)
+{
+	MA_STATE(mas, &map->tree, first, last);
+	unsigned long flags;
+	int ret;
+
+	lockdep_assert_held(&map->mutex);
+	local_irq_save(flags);
+	ret = mas_store_gfp(&mas, entry, MAP_GFP);
+	local_irq_restore(flags);
+	return ret;
+}
+
+/* Gets the allocator to look for memory, which it does not with MAP_GFP. */
+static bool map_reclaim(void)
+{
+	struct page *page = alloc_page(MAP_RECLAIM_GFP);
+
+	if (!page)
+		return false;
+	__free_page(page);
+	return true;
+}
+
 static int map_store(struct diff_map *map, unsigned long first,
 		     unsigned long last, void *entry)
 {
-	MA_STATE(mas, &map->tree, first, last);
+	unsigned int tries = MAP_TRIES;
+	int ret;
 
-	lockdep_assert_held(&map->mutex);
-	return mas_store_gfp(&mas, entry, MAP_GFP);
+	do {
+		ret = __map_try_store(map, first, last, entry);
+	} while (ret == -ENOMEM && --tries && map_reclaim());
+	return ret;
 }
 
 int diff_map_add_chunk(struct diff_map *map, struct chunk *chunk)

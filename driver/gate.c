@@ -24,8 +24,8 @@
  * from within another one is put on a list of the CPU, and the outer one works
  * it off.
  *
- * Holding. The submitter never waits (I5): the write is put on a list, and the
- * gate's worker asks the watchers to prepare it. They park it while they do,
+ * Holding. The submitter never waits (I5): the write is put on a list, and one
+ * of the gate's workers asks the watchers to prepare it. They park it while they do,
  * and gate_resume() brings it back; then it starts again at the top, since
  * meanwhile another watcher may have come, or the gate be closed. It passes
  * only in a section that finds everybody satisfied. Held writes lose
@@ -53,6 +53,16 @@
 #include "gate.h"
 
 #define GATE_RESERVE 64	/* origin_writes that a gate can always have */
+#define GATE_WORKERS 4
+
+/*
+ * To submit a bio can block, on a queue that is full or on a limit of its
+ * cgroup. So several workers share the list, each with one write in hand.
+ */
+struct gate_worker {
+	struct work_struct work;
+	struct gate *gate;		/* set once */
+};
 
 struct gate {
 	struct hlist_node node;		/* in gates; protected by gates_mutex, RCU */
@@ -62,8 +72,8 @@ struct gate {
 	wait_queue_head_t drained;	/* woken when @writes comes to zero */
 	unsigned int closed;		/* protected by the take's mutex */
 
-	struct mutex mutex;		/* keeps @watchers for the worker */
-	struct list_head watchers;	/* protected by @mutex, read under RCU */
+	struct rw_semaphore watchers_sem; /* keeps @watchers for the workers */
+	struct list_head watchers;	/* by @watchers_sem; read also under RCU */
 
 	spinlock_t lock;		/* taken from completions */
 	struct list_head held;		/* protected by @lock */
@@ -73,7 +83,8 @@ struct gate {
 
 	mempool_t pool;			/* of origin_write */
 	struct workqueue_struct *wq;	/* set once */
-	struct work_struct work;
+	struct gate_worker workers[GATE_WORKERS];
+	atomic_t next_worker;		/* round robin */
 	struct work_struct destroy_work;
 };
 
@@ -92,6 +103,13 @@ static struct gate *gate_find(const struct gendisk *disk)
 		if (gate->disk == disk)
 			return gate;
 	return NULL;
+}
+
+static void gate_kick(struct gate *gate)
+{
+	unsigned int next = atomic_inc_return(&gate->next_worker);
+
+	queue_work(gate->wq, &gate->workers[next % GATE_WORKERS].work);
 }
 
 /* Passed writes */
@@ -172,7 +190,7 @@ static void gate_endio(struct bio *bio)
 	 */
 	smp_mb();
 	if (unlikely(!bio_list_empty(&gate->raw)))
-		queue_work(gate->wq, &gate->work);
+		gate_kick(gate);
 	percpu_ref_put(&gate->writes);
 
 	if (bio->bi_end_io == chain_endio)
@@ -271,7 +289,7 @@ static void gate_hold(struct gate *gate, struct origin_write *write)
 	spin_lock_irqsave(&gate->lock, flags);
 	list_add_tail(&write->node, &gate->held);
 	spin_unlock_irqrestore(&gate->lock, flags);
-	queue_work(gate->wq, &gate->work);
+	gate_kick(gate);
 }
 
 void gate_resume(struct origin_write *write)
@@ -294,7 +312,7 @@ static void gate_hold_raw(struct gate *gate, struct bio *bio)
 	spin_lock_irqsave(&gate->lock, flags);
 	bio_list_add(&gate->raw, bio);
 	spin_unlock_irqrestore(&gate->lock, flags);
-	queue_work(gate->wq, &gate->work);
+	gate_kick(gate);
 }
 
 static void gate_unhold(struct gate *gate)
@@ -363,7 +381,8 @@ bool gate_submit(struct bio *bio)
 
 /* The worker */
 
-static void gate_adopt_raw(struct gate *gate, struct list_head *writes)
+/* Gives origin_writes to bios that came without, as far as there are any. */
+static void gate_adopt_raw(struct gate *gate)
 {
 	struct origin_write *write;
 	struct bio *bio;
@@ -376,9 +395,27 @@ static void gate_adopt_raw(struct gate *gate, struct list_head *writes)
 			break;
 		bio_list_pop(&gate->raw);
 		write->held_ns = ktime_get_ns();
-		list_add_tail(&write->node, writes);
+		list_add_tail(&write->node, &gate->held);
 	}
 	spin_unlock_irq(&gate->lock);
+}
+
+/* While the gate is closed there is nothing to prepare: gate_open() kicks. */
+static struct origin_write *gate_next_held(struct gate *gate)
+{
+	struct origin_write *write = NULL;
+	bool more = false;
+
+	spin_lock_irq(&gate->lock);
+	if (!percpu_ref_is_dying(&gate->writes) && !list_empty(&gate->held)) {
+		write = list_first_entry(&gate->held, struct origin_write, node);
+		list_del(&write->node);
+		more = !list_empty(&gate->held);
+	}
+	spin_unlock_irq(&gate->lock);
+	if (more)
+		gate_kick(gate);
+	return write;
 }
 
 static enum gate_answer gate_ask_prepare(struct gate *gate,
@@ -388,7 +425,7 @@ static enum gate_answer gate_ask_prepare(struct gate *gate,
 	struct gate_watcher *watcher;
 	sector_t first = write->first, last = write->last;
 
-	mutex_lock(&gate->mutex);
+	down_read(&gate->watchers_sem);
 	list_for_each_entry(watcher, &gate->watchers, node) {
 		if (watcher->first > last || first > watcher->last)
 			continue;
@@ -396,7 +433,7 @@ static enum gate_answer gate_ask_prepare(struct gate *gate,
 		if (answer != GATE_READY)
 			break;
 	}
-	mutex_unlock(&gate->mutex);
+	up_read(&gate->watchers_sem);
 	return answer;
 }
 
@@ -412,17 +449,6 @@ static void gate_drop(struct gate *gate, struct origin_write *write)
 static void gate_process(struct gate *gate, struct origin_write *write)
 {
 	struct bio *bio = write->bio;
-
-	/*
-	 * While the gate is closed there is nothing to prepare; gate_open()
-	 * queues the worker again after it has made the ref live.
-	 */
-	if (percpu_ref_is_dying(&gate->writes)) {
-		spin_lock_irq(&gate->lock);
-		list_add_tail(&write->node, &gate->held);
-		spin_unlock_irq(&gate->lock);
-		return;
-	}
 
 	switch (gate_ask_prepare(gate, write)) {
 	case GATE_PARKED:
@@ -444,18 +470,14 @@ static void gate_process(struct gate *gate, struct origin_write *write)
 
 static void gate_work(struct work_struct *work)
 {
-	struct gate *gate = container_of(work, struct gate, work);
-	struct origin_write *write, *next;
+	struct gate *gate = container_of(work, struct gate_worker, work)->gate;
+	struct origin_write *write;
 	struct blk_plug plug;
-	LIST_HEAD(writes);
 
-	gate_adopt_raw(gate, &writes);
-	spin_lock_irq(&gate->lock);
-	list_splice_tail_init(&gate->held, &writes);
-	spin_unlock_irq(&gate->lock);
-
+	if (!bio_list_empty(&gate->raw))
+		gate_adopt_raw(gate);
 	blk_start_plug(&plug);
-	list_for_each_entry_safe(write, next, &writes, node)
+	while ((write = gate_next_held(gate)))
 		gate_process(gate, write);
 	blk_finish_plug(&plug);
 }
@@ -483,9 +505,9 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 {
 	int ret;
 
-	mutex_lock(&gate->mutex);
+	down_write(&gate->watchers_sem);
 	list_add_tail_rcu(&watcher->node, &gate->watchers);
-	mutex_unlock(&gate->mutex);
+	up_write(&gate->watchers_sem);
 	/* Decisions that were made without the watcher have been acted upon. */
 	synchronize_rcu();
 	ret = gate_flush_queue(gate, deadline);
@@ -496,9 +518,9 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 
 void gate_unwatch(struct gate *gate, struct gate_watcher *watcher)
 {
-	mutex_lock(&gate->mutex);
+	down_write(&gate->watchers_sem);
 	list_del_rcu(&watcher->node);
-	mutex_unlock(&gate->mutex);
+	up_write(&gate->watchers_sem);
 	synchronize_rcu();
 }
 
@@ -542,7 +564,7 @@ void gate_open(struct gate *gate)
 		return;
 	smp_mb(); /* pairs with gate_try() */
 	percpu_ref_resurrect(&gate->writes);
-	queue_work(gate->wq, &gate->work);
+	gate_kick(gate);
 }
 
 void gate_settle(struct gate *gate)
@@ -562,7 +584,7 @@ static void gate_destroy(struct work_struct *work)
 	struct gate *gate = container_of(work, struct gate, destroy_work);
 
 	synchronize_rcu();
-	queue_work(gate->wq, &gate->work);
+	gate_kick(gate);
 	wait_event(gate->none_held, !atomic_long_read(&gate->nr_held));
 	percpu_ref_kill(&gate->writes);
 	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes));
@@ -580,23 +602,28 @@ static struct gate *gate_create(struct gendisk *disk)
 {
 	struct gate *gate;
 	int ret = -ENOMEM;
+	unsigned int i;
 
 	gate = kzalloc(sizeof(*gate), GFP_KERNEL);
 	if (!gate)
 		return ERR_PTR(-ENOMEM);
 	gate->disk = disk;
-	mutex_init(&gate->mutex);
+	init_rwsem(&gate->watchers_sem);
 	spin_lock_init(&gate->lock);
 	INIT_LIST_HEAD(&gate->watchers);
 	INIT_LIST_HEAD(&gate->held);
 	bio_list_init(&gate->raw);
 	init_waitqueue_head(&gate->none_held);
 	init_waitqueue_head(&gate->drained);
-	INIT_WORK(&gate->work, gate_work);
+	for (i = 0; i < GATE_WORKERS; i++) {
+		gate->workers[i].gate = gate;
+		INIT_WORK(&gate->workers[i].work, gate_work);
+	}
 	INIT_WORK(&gate->destroy_work, gate_destroy);
 
 	gate->wq = alloc_workqueue("blksnap_%s", WQ_UNBOUND | WQ_MEM_RECLAIM |
-				   WQ_HIGHPRI, 1, disk->disk_name);
+				   WQ_HIGHPRI, GATE_WORKERS,
+				   disk->disk_name);
 	if (!gate->wq)
 		goto out;
 	ret = mempool_init_slab_pool(&gate->pool, GATE_RESERVE, write_cache);

@@ -50,8 +50,8 @@ enum gate_answer { GATE_READY, GATE_PARKED, GATE_DROPPED };
  * struct gate_watcher_ops - what a watcher of a disk range is asked
  * @satisfied: may a write of @op to these sectors pass as it is? Called under
  *	rcu_read_lock() in the submitter's context; must not sleep or wait.
- * @prepare: do what must be done before this write may pass. Called from the
- *	gate's worker with no lock that I/O needs; may allocate with GFP_NOIO
+ * @prepare: do what must be done before this write may pass. Called from
+ *	a worker of the gate's, with no lock that I/O needs; may allocate with GFP_NOIO
  *	and submit I/O, must not wait for the write's own disk.
  * @passed: the write passes now, inside the section that @satisfied answered
  *	for. Same context as @satisfied.
@@ -67,7 +67,7 @@ struct gate_watcher_ops {
 
 /**
  * struct gate_watcher - embedded in whoever follows a range of a disk
- * @node: in the gate's list; protected by the gate's mutex, read under RCU
+ * @node: in the gate's list; protected by the gate's semaphore, read under RCU
  * @first: first sector, counted from the start of the disk; set once
  * @last: last sector; set once
  * @ops: set once

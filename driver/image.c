@@ -147,6 +147,19 @@ static sector_t image_absent(struct diff_area *area, const struct bvec_iter *ite
 	return absent;
 }
 
+/* Is all of it on the origin, still? */
+static bool image_all_absent(struct diff_area *area, const struct bvec_iter *iter)
+{
+	sector_t at = iter->bi_sector;
+	sector_t end = at + (iter->bi_size >> SECTOR_SHIFT);
+	struct image_part part;
+
+	image_next_part(area, at, end, &part);
+	if (part.kind == DIFF_CHUNK)
+		chunk_put(part.chunk);
+	return part.kind == DIFF_ORIGIN && part.sectors == end - at;
+}
+
 /* The end of a read */
 
 static void image_read_put(struct image_read *read)
@@ -315,13 +328,10 @@ static void image_origin_endio(struct bio *clone)
 {
 	struct image_read *read = clone->bi_private;
 	struct diff_area *area = read->image->config.area;
-	sector_t sectors = read->iter.bi_size >> SECTOR_SHIFT;
-	sector_t from, to;
 
 	read->status = clone->bi_status;
 	bio_put(clone);
-	if (read->status ||
-	    image_absent(area, &read->iter, &from, &to) == sectors)
+	if (read->status || image_all_absent(area, &read->iter))
 		image_read_put(read);
 	else
 		image_overlay_later(read);

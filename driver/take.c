@@ -28,6 +28,7 @@
 #include <linux/list_sort.h>
 #include <linux/major.h>
 #include <linux/moduleparam.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "diff_storage.h"
@@ -563,12 +564,16 @@ static int take_note_frozen(struct session *session)
 static int take_frozen(struct session *session)
 {
 	u64 start = ktime_get_ns();
+	unsigned int noio;
 	int ret;
 
 	ret = take_freeze(session);
 	if (ret)
 		return ret;
+	/* Memory must not be reclaimed by writes that are held here. */
+	noio = memalloc_noio_save();
 	ret = take_instant(session);
+	memalloc_noio_restore(noio);
 	take_thaw_all(session);
 	session->frozen_us = (ktime_get_ns() - start) / NSEC_PER_USEC;
 	return ret;

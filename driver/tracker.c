@@ -6,6 +6,7 @@
 #include <linux/blkdev.h>
 #include <linux/mutex.h>
 #include <linux/rculist.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
 
 #include "diff_area.h"
@@ -20,8 +21,8 @@
  * @disk: of the origin; set once, kept by the gate
  * @users: protected by trackers_mutex
  * @takes_discards: the origin takes discards; set once
- * @mutex: keeps @areas for the gate's worker
- * @areas: armed ones; protected by @mutex, read under RCU
+ * @areas_sem: keeps @areas for the gate's workers
+ * @areas: armed ones; protected by @areas_sem, read also under RCU
  */
 struct tracker {
 	struct gate_watcher watcher;
@@ -30,7 +31,7 @@ struct tracker {
 	struct gendisk *disk;
 	unsigned int users;
 	bool takes_discards;
-	struct mutex mutex;
+	struct rw_semaphore areas_sem;
 	struct list_head areas;
 };
 
@@ -64,7 +65,7 @@ static bool tracker_drops(const struct tracker *tracker, enum req_op op)
 	if (op != REQ_OP_DISCARD || !tracker->takes_discards)
 		return false;
 	list_for_each_entry_rcu(area, &tracker->areas, node,
-				lockdep_is_held(&tracker->mutex)) {
+				lockdep_is_held(&tracker->areas_sem)) {
 		if (diff_area_state(area) != DIFF_AREA_ACTIVE)
 			continue;
 		if (!area->config.drop_discards)
@@ -93,7 +94,7 @@ static void __tracker_count_dropped(struct tracker *tracker, sector_t sectors)
 {
 	struct diff_area *area;
 
-	lockdep_assert_held(&tracker->mutex);
+	lockdep_assert_held(&tracker->areas_sem);
 	list_for_each_entry(area, &tracker->areas, node)
 		if (diff_area_state(area) == DIFF_AREA_ACTIVE)
 			atomic64_add(sectors << SECTOR_SHIFT,
@@ -109,7 +110,7 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 	struct diff_area *area;
 
 	tracker_clip(tracker, &first, &last);
-	mutex_lock(&tracker->mutex);
+	down_read(&tracker->areas_sem);
 	if (tracker_drops(tracker, bio_op(write->bio))) {
 		__tracker_count_dropped(tracker, last - first + 1);
 		answer = GATE_DROPPED;
@@ -121,7 +122,7 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 			break;
 	}
 out:
-	mutex_unlock(&tracker->mutex);
+	up_read(&tracker->areas_sem);
 	return answer;
 }
 
@@ -148,16 +149,16 @@ struct gate *tracker_gate(const struct tracker *tracker)
 
 void tracker_arm(struct tracker *tracker, struct diff_area *area)
 {
-	mutex_lock(&tracker->mutex);
+	down_write(&tracker->areas_sem);
 	list_add_tail_rcu(&area->node, &tracker->areas);
-	mutex_unlock(&tracker->mutex);
+	up_write(&tracker->areas_sem);
 }
 
 void tracker_disarm(struct tracker *tracker, struct diff_area *area)
 {
-	mutex_lock(&tracker->mutex);
+	down_write(&tracker->areas_sem);
 	list_del_rcu(&area->node);
-	mutex_unlock(&tracker->mutex);
+	up_write(&tracker->areas_sem);
 	synchronize_rcu();
 }
 
@@ -190,7 +191,7 @@ static struct tracker *tracker_create(struct block_device *origin,
 	tracker->watcher.last = origin->bd_start_sect +
 				bdev_nr_sectors(origin) - 1;
 	tracker->watcher.ops = &tracker_ops;
-	mutex_init(&tracker->mutex);
+	init_rwsem(&tracker->areas_sem);
 	INIT_LIST_HEAD(&tracker->areas);
 
 	tracker->gate = gate_get(origin->bd_disk);
