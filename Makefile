@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0
+# blksnap: snapshots of live block devices. `make help` lists what can be made.
+
+KVER ?= $(shell uname -r)
+KDIR ?= /lib/modules/$(KVER)/build
+DESTDIR ?=
+PREFIX ?= /usr/local
+UDEVDIR ?= /lib/udev
+# More arguments for `make test` and `make check`, such as RUN="-f overflow tests/30-io.bats".
+RUN ?=
+
+.PHONY: help
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: modules
+modules: ## build the module, for the running kernel or KDIR=...
+	@test -e "$(KDIR)/Makefile" || { \
+		echo "No kernel headers in $(KDIR): install them (Debian: linux-headers-amd64) or say KDIR=..." >&2; exit 1; }
+	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" modules
+
+.PHONY: demo
+demo: ## see it at work, in a virtual machine
+	@tests/vm/demo $(RUN)
+
+.PHONY: test
+test: ## run the test suites in virtual machines, or RUN="[-f PATTERN] FILE.bats..."
+	@tests/run $(RUN)
+
+.PHONY: check
+check: ## run the static checks
+	@tests/check $(RUN)
+
+.PHONY: install
+install: modules ## install module, udev rules and tool (DESTDIR, PREFIX, UDEVDIR)
+	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" INSTALL_MOD_DIR=updates \
+		$(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)" DEPMOD=true) modules_install
+	install -d "$(DESTDIR)$(UDEVDIR)/rules.d" "$(DESTDIR)$(PREFIX)/sbin"
+	install -m 644 udev-rules/*.rules "$(DESTDIR)$(UDEVDIR)/rules.d/"
+	install -m 755 scripts/blksnap "$(DESTDIR)$(PREFIX)/sbin/blksnap"
+	$(if $(DESTDIR),,depmod "$(KVER)")
+	$(if $(DESTDIR),,-udevadm control --reload)
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	rm -f "$(DESTDIR)/lib/modules/$(KVER)/updates/blksnap.ko"*
+	rm -f $(patsubst udev-rules/%,"$(DESTDIR)$(UDEVDIR)/rules.d/%",$(wildcard udev-rules/*.rules))
+	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap"
+	$(if $(DESTDIR),,depmod "$(KVER)")
+	$(if $(DESTDIR),,-udevadm control --reload)
+
+.PHONY: clean-modules
+clean-modules:
+	@test ! -e "$(KDIR)/Makefile" || $(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" clean
+
+.PHONY: clean
+clean: clean-modules ## remove what was built (not the cache of test machines)
+	rm -rf build
