@@ -55,11 +55,13 @@
 
 #include "chunk.h"
 #include "diff_area.h"
+#include "diff_io.h"
 #include "diff_storage.h"
 
 #define GRANULE_MIN SZ_4K
 #define GRANULE_HINT_MAX SZ_64K
 #define GRANULES_MAX (1ULL << 32)
+#define STARVED_RETRY_NS (10 * NSEC_PER_MSEC)
 
 static unsigned int hold_limit_ms = 10000;
 module_param(hold_limit_ms, uint, 0644);
@@ -285,12 +287,14 @@ static struct chunk *__diff_area_add_chunk(struct diff_area *area,
 
 /**
  * struct preserving - one call of diff_area_preserve()
+ * @reliefs: memory_reliefs() when it began
  * @loads: chunks that it made, by their node
  * @blocker: the first chunk that is still loading, with a reference
  * @joins: that one is of another write
  * @err: why not everything has a chunk
  */
 struct preserving {
+	unsigned long reliefs;
 	struct list_head loads;
 	struct chunk *blocker;
 	bool joins;
@@ -365,10 +369,13 @@ static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
 	return parked;
 }
 
-/* How long a write may still wait, in nanoseconds. */
+/*
+ * How long a write may still wait, in nanoseconds. A large one is worked off in
+ * pieces, as memory comes: it may take long, but each piece has this limit.
+ */
 static u64 diff_area_hold_left(const struct origin_write *write)
 {
-	u64 until = write->held_ns +
+	u64 until = write->stalled_ns +
 		    (u64)READ_ONCE(hold_limit_ms) * NSEC_PER_MSEC;
 	u64 now = ktime_get_ns();
 
@@ -378,43 +385,57 @@ static u64 diff_area_hold_left(const struct origin_write *write)
 /*
  * The write waits for memory. If some became free, or the area failed, between
  * the attempt and here, nobody may come to resume it: so look again after.
+ * What the page allocator had not, nobody announces: try again after a while.
  */
-static void diff_area_starve(struct diff_area *area, struct origin_write *write)
+static void diff_area_starve(struct diff_area *area, struct preserving *work,
+			     struct origin_write *write)
 {
+	u64 delay = diff_area_hold_left(write);
 	unsigned long flags;
 
+	if (work->err == -ENOMEM)
+		delay = min_t(u64, delay, STARVED_RETRY_NS);
 	spin_lock_irqsave(&area->lock, flags);
-	timer_reduce(&area->hold_timer, jiffies +
-		     nsecs_to_jiffies(diff_area_hold_left(write) + NSEC_PER_MSEC));
+	timer_reduce(&area->hold_timer,
+		     jiffies + nsecs_to_jiffies(delay + NSEC_PER_MSEC));
 	list_add_tail(&write->node, &area->starved);
 	spin_unlock_irqrestore(&area->lock, flags);
+	diff_area_store_soon(area);
 
-	smp_mb(); /* pairs with the change of state, and with the uncharge */
-	if (!memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+	smp_mb(); /* pairs with the change of state, and with the relief */
+	if (memory_reliefs() != work->reliefs ||
+	    READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
 		diff_area_resume_starved(area);
+}
+
+/* Some of the range has no chunk. */
+static enum gate_answer diff_area_want(struct diff_area *area,
+				       struct preserving *work,
+				       struct origin_write *write)
+{
+	if (diff_area_hold_left(write)) {
+		diff_area_starve(area, work, write);
+		return GATE_PARKED;
+	}
+	diff_area_fail(area, DIFF_AREA_FAILED, false,
+		       work->err == -ENOMEM ? -ENOMEM : -ETIMEDOUT,
+		       "a write waited %u ms for memory: the difference storage is too slow, or memory_limit too low",
+		       READ_ONCE(hold_limit_ms));
+	return GATE_READY;
 }
 
 static enum gate_answer diff_area_park(struct diff_area *area,
 				       struct preserving *work,
 				       struct origin_write *write)
 {
-	if (work->blocker) {
-		if (!diff_area_park_on(area, work->blocker, write))
-			return GATE_READY;
-		if (work->joins && !write->joined) {
-			write->joined = true;
-			atomic64_inc(&area->stats.writes_joined);
-		}
-		return GATE_PARKED;
-	}
-	if (!work->err)
+	if (!work->blocker)
+		return work->err ? diff_area_want(area, work, write) : GATE_READY;
+	if (!diff_area_park_on(area, work->blocker, write))
 		return GATE_READY;
-	if (work->err == -ENOMEM && !memory_used()) {
-		diff_area_fail(area, DIFF_AREA_FAILED, false, -ENOMEM,
-			       "no memory to preserve an overwritten block");
-		return GATE_READY;
+	if (work->joins && !write->joined) {
+		write->joined = true;
+		atomic64_inc(&area->stats.writes_joined);
 	}
-	diff_area_starve(area, write);
 	return GATE_PARKED;
 }
 
@@ -423,7 +444,10 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 				    sector_t first, sector_t last)
 {
 	enum gate_answer answer = GATE_READY;
-	struct preserving work = { .loads = LIST_HEAD_INIT(work.loads) };
+	struct preserving work = {
+		.reliefs = memory_reliefs(),
+		.loads = LIST_HEAD_INIT(work.loads),
+	};
 
 	if (!diff_area_tryuse(area))
 		return GATE_READY;
@@ -431,6 +455,8 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 		goto out;
 	diff_area_claim(area, &work, diff_area_granule_of(area, first),
 			diff_area_granule_of(area, last));
+	if (!list_empty(&work.loads))
+		write->stalled_ns = ktime_get_ns();
 	diff_area_issue(area, &work);
 	answer = diff_area_park(area, &work, write);
 	if (work.blocker)
@@ -440,25 +466,11 @@ out:
 	return answer;
 }
 
+/* Time to try again; whose time is over finds that out himself. */
 static void diff_area_hold_expired(struct timer_list *timer)
 {
-	struct diff_area *area = container_of(timer, struct diff_area, hold_timer);
-	struct origin_write *write;
-	u64 left = U64_MAX;
-	unsigned long flags;
-
-	spin_lock_irqsave(&area->lock, flags);
-	list_for_each_entry(write, &area->starved, node)
-		left = min(left, diff_area_hold_left(write));
-	if (left && left != U64_MAX)
-		mod_timer(&area->hold_timer,
-			  jiffies + nsecs_to_jiffies(left + NSEC_PER_MSEC));
-	spin_unlock_irqrestore(&area->lock, flags);
-
-	if (!left)
-		diff_area_fail(area, DIFF_AREA_FAILED, false, -ETIMEDOUT,
-			       "a write was held for %u ms for want of memory: the difference storage is too slow",
-			       READ_ONCE(hold_limit_ms));
+	diff_area_resume_starved(container_of(timer, struct diff_area,
+					      hold_timer));
 }
 
 /* Storing */
@@ -467,9 +479,6 @@ struct store {
 	struct diff_area *area;
 	struct list_head chunks;	/* by origin position */
 	sector_t sectors;		/* of them, in units of the storage */
-	struct bio *bio;		/* being filled */
-	sector_t bio_room;		/* sectors that it may still take */
-	sector_t bio_end;		/* where it ends by now */
 	atomic_t pending;		/* bios in flight, and the builder */
 	int err;			/* of any bio */
 	struct completion done;
@@ -554,56 +563,44 @@ static void store_endio(struct bio *bio)
 	store_put(store);
 }
 
-static void store_submit(struct store *store)
+static void store_begin_bio(struct bio *bio)
 {
+	struct store *store = bio->bi_private;
 	struct diff_stats *stats = &store->area->stats;
 
-	if (!store->bio)
-		return;
 	atomic64_inc(&stats->diff_writes);
-	atomic64_add(store->bio->bi_iter.bi_size, &stats->diff_written_bytes);
+	atomic64_add(bio->bi_iter.bi_size, &stats->diff_written_bytes);
 	atomic_inc(&store->pending);
-	submit_bio_noacct(store->bio);
-	store->bio = NULL;
 }
 
-static void store_new_bio(struct store *store, sector_t pos)
+static void store_add_chunk(struct diff_io *io, const struct chunk *chunk)
 {
-	struct diff_storage *storage = store->area->config.storage;
-	struct bio *bio;
+	struct bio_vec bvec = { .bv_len = PAGE_SIZE };
+	unsigned int i;
 
-	store_submit(store);
-	bio = bio_alloc_bioset(NULL, BIO_MAX_VECS, REQ_OP_WRITE, GFP_NOIO,
-			       &storage->bios);
-	bio->bi_end_io = store_endio;
-	bio->bi_private = store;
-	store->bio_room = storage->ops->place(storage, pos, bio);
-	store->bio_end = pos;
-	store->bio = bio;
-}
-
-static void store_add_page(struct store *store, struct page *page, sector_t pos)
-{
-	if (!store->bio || pos != store->bio_end ||
-	    store->bio_room < PAGE_SECTORS ||
-	    !bio_add_page(store->bio, page, PAGE_SIZE, 0)) {
-		store_new_bio(store, pos);
-		__bio_add_page(store->bio, page, PAGE_SIZE, 0);
+	for (i = 0; i < chunk->nr_pages; i++) {
+		bvec.bv_page = chunk->pages[i];
+		diff_io_add(io, chunk->diff_sector + i * PAGE_SECTORS, &bvec);
 	}
-	store->bio_end += PAGE_SECTORS;
-	store->bio_room -= PAGE_SECTORS;
 }
 
 static void store_write(struct store *store)
 {
+	struct diff_storage *storage = store->area->config.storage;
+	struct diff_io io = {
+		.storage = storage,
+		.bios = &storage->bios,
+		.opf = REQ_OP_WRITE,
+		.pages = BIO_MAX_VECS,
+		.begin = store_begin_bio,
+		.end_io = store_endio,
+		.private = store,
+	};
 	struct chunk *chunk;
-	unsigned int i;
 
 	list_for_each_entry(chunk, &store->chunks, node)
-		for (i = 0; i < chunk->nr_pages; i++)
-			store_add_page(store, chunk->pages[i],
-				       chunk->diff_sector + i * PAGE_SECTORS);
-	store_submit(store);
+		store_add_chunk(&io, chunk);
+	diff_io_submit(&io);
 	store_put(store);
 	wait_for_completion_io(&store->done);
 }
@@ -645,11 +642,12 @@ static void diff_area_purge(struct diff_area *area, struct list_head *chunks)
 
 	list_for_each_entry_safe(chunk, next, chunks, node) {
 		list_del_init(&chunk->node);
+		diff_map_set_lost(&area->map, chunk);
 		atomic64_sub(chunk_granules(chunk), &area->stats.preserved);
 		diff_area_uncount_memory(area, chunk);
-		chunk_put(chunk);
+		chunk_put(chunk); /* the map's */
+		chunk_put(chunk); /* the list's */
 	}
-	diff_map_clear(&area->map);
 }
 
 static void diff_area_purge_ready(struct diff_area *area)
@@ -797,6 +795,7 @@ void diff_area_stop(struct diff_area *area)
 	/* The last user may still be on its way out of diff_area_unused(). */
 	synchronize_rcu();
 	diff_area_purge_ready(area);
+	diff_map_clear(&area->map);
 }
 
 static void diff_area_free(struct kref *kref)

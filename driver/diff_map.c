@@ -32,6 +32,7 @@
 
 /* Displacements may be negative; what an entry can hold may not. */
 #define MAP_BIAS (1L << 60)
+#define MAP_LOST xa_mk_value(0)
 
 static void *map_mk_stored(s64 displacement)
 {
@@ -73,6 +74,8 @@ void diff_map_lookup(struct diff_map *map, unsigned long granule,
 	run->last = mas.last;
 	if (!entry) {
 		run->kind = DIFF_ORIGIN;
+	} else if (entry == MAP_LOST) {
+		run->kind = DIFF_LOST;
 	} else if (xa_is_value(entry)) {
 		run->kind = DIFF_STORED;
 		run->displacement = map_displacement(entry);
@@ -150,6 +153,19 @@ int diff_map_add_chunk(struct diff_map *map, struct chunk *chunk)
 	return ret;
 }
 
+/* To replace an entry by one of the same extent takes no memory. */
+static void map_replace(struct diff_map *map, struct chunk *chunk, void *entry)
+{
+	WARN_ON_ONCE(map_store(map, chunk->first, chunk->last, entry));
+}
+
+void diff_map_set_lost(struct diff_map *map, struct chunk *chunk)
+{
+	mutex_lock(&map->mutex);
+	map_replace(map, chunk, MAP_LOST);
+	mutex_unlock(&map->mutex);
+}
+
 /* Widens a range over the neighbours that have the same entry. */
 static void map_unite(struct diff_map *map, unsigned long *first,
 		      unsigned long *last, const void *entry)
@@ -173,10 +189,8 @@ void diff_map_set_stored(struct diff_map *map, struct chunk *chunk,
 	rcu_read_lock();
 	map_unite(map, &first, &last, entry);
 	rcu_read_unlock();
-	if (!map_store(map, first, last, entry))
-		return;
-	/* To replace an entry by one of the same extent takes no memory. */
-	WARN_ON_ONCE(map_store(map, chunk->first, chunk->last, entry));
+	if (map_store(map, first, last, entry))
+		map_replace(map, chunk, entry);
 }
 
 void diff_map_measure(struct diff_map *map, u64 *entries, u64 *bytes)

@@ -13,8 +13,9 @@ struct chunk;
  * @DIFF_ORIGIN: still on the origin
  * @DIFF_CHUNK: in a chunk, or being read into it
  * @DIFF_STORED: in the difference storage
+ * @DIFF_LOST: nowhere; the area has failed
  */
-enum diff_kind { DIFF_ORIGIN, DIFF_CHUNK, DIFF_STORED };
+enum diff_kind { DIFF_ORIGIN, DIFF_CHUNK, DIFF_STORED, DIFF_LOST };
 
 /**
  * struct diff_run - neighbouring granules of which the same is true
@@ -51,7 +52,7 @@ void diff_map_init(struct diff_map *map);
 
 /**
  * diff_map_clear() - forgets everything, and gives back references to chunks
- * @map: lookups may still be running. Context: may sleep.
+ * @map: nobody looks anything up any more. Context: may sleep.
  */
 void diff_map_clear(struct diff_map *map);
 
@@ -101,6 +102,16 @@ int diff_map_add_chunk(struct diff_map *map, struct chunk *chunk);
  */
 void diff_map_set_stored(struct diff_map *map, struct chunk *chunk,
 			 s64 displacement);
+
+/**
+ * diff_map_set_lost() - gives up a chunk's content, whose area has failed
+ * @map: the map
+ * @chunk: has an entry, which is replaced; the map's reference goes to the
+ *	caller
+ *
+ * Context: may sleep. Cannot fail.
+ */
+void diff_map_set_lost(struct diff_map *map, struct chunk *chunk);
 
 /**
  * diff_map_measure() - the size of the map

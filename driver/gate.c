@@ -297,6 +297,12 @@ void gate_resume(struct origin_write *write)
 	gate_hold(write->gate, write);
 }
 
+static void gate_start_clock(struct origin_write *write)
+{
+	write->held_ns = ktime_get_ns();
+	write->stalled_ns = write->held_ns;
+}
+
 /* The submitter's flags do not fit the worker who will submit it again. */
 static void gate_first_hold(struct gate *gate, struct bio *bio)
 {
@@ -359,7 +365,7 @@ static bool gate_submit_to(struct gate *gate, struct bio *bio)
 	if (likely(gate_try(gate, write)))
 		return false;
 	gate_first_hold(gate, bio);
-	write->held_ns = ktime_get_ns();
+	gate_start_clock(write);
 	gate_hold(gate, write);
 	return true;
 }
@@ -394,7 +400,7 @@ static void gate_adopt_raw(struct gate *gate)
 		if (!write)
 			break;
 		bio_list_pop(&gate->raw);
-		write->held_ns = ktime_get_ns();
+		gate_start_clock(write);
 		list_add_tail(&write->node, &gate->held);
 	}
 	spin_unlock_irq(&gate->lock);

@@ -20,37 +20,8 @@
 
 static unsigned long memory_limit;
 
-static int memory_limit_set(const char *value, const struct kernel_param *param)
-{
-	char *end;
-	unsigned long long bytes = memparse(value, &end);
-
-	if (end == value || (*end && *end != '\n'))
-		return -EINVAL;
-	if (bytes && bytes < MEMORY_LIMIT_MIN) {
-		pr_err("memory_limit: %llu is below the minimum of %lu bytes\n",
-		       bytes, MEMORY_LIMIT_MIN);
-		return -EINVAL;
-	}
-	if (bytes > totalram_pages() * PAGE_SIZE / 2) {
-		pr_err("memory_limit: %llu is more than half of the memory\n",
-		       bytes);
-		return -EINVAL;
-	}
-	WRITE_ONCE(memory_limit, bytes);
-	return 0;
-}
-
-static const struct kernel_param_ops memory_limit_ops = {
-	.set = memory_limit_set,
-	.get = param_get_ulong,
-};
-
-module_param_cb(memory_limit, &memory_limit_ops, &memory_limit, 0644);
-MODULE_PARM_DESC(memory_limit,
-		 "Bytes of preserved data in memory, all sessions (default: 1/64 of the memory, 4M to 256M)");
-
 static atomic_long_t memory_charged;
+static atomic_long_t memory_relief_count;
 static LIST_HEAD(memory_users);		/* protected by memory_lock */
 static DEFINE_SPINLOCK(memory_lock);
 
@@ -106,11 +77,44 @@ static void memory_tell_relief(void)
 	struct memory_user *user;
 	unsigned long flags;
 
+	atomic_long_inc(&memory_relief_count);
+	smp_mb__after_atomic(); /* pairs with who waits for memory */
 	spin_lock_irqsave(&memory_lock, flags);
 	list_for_each_entry(user, &memory_users, node)
 		user->ops->relief(user);
 	spin_unlock_irqrestore(&memory_lock, flags);
 }
+
+static int memory_limit_set(const char *value, const struct kernel_param *param)
+{
+	char *end;
+	unsigned long long bytes = memparse(value, &end);
+
+	if (end == value || (*end && *end != '\n'))
+		return -EINVAL;
+	if (bytes && bytes < MEMORY_LIMIT_MIN) {
+		pr_err("memory_limit: %llu is below the minimum of %lu bytes\n",
+		       bytes, MEMORY_LIMIT_MIN);
+		return -EINVAL;
+	}
+	if (bytes > totalram_pages() * PAGE_SIZE / 2) {
+		pr_err("memory_limit: %llu is more than half of the memory\n",
+		       bytes);
+		return -EINVAL;
+	}
+	WRITE_ONCE(memory_limit, bytes);
+	memory_tell_relief();
+	return 0;
+}
+
+static const struct kernel_param_ops memory_limit_ops = {
+	.set = memory_limit_set,
+	.get = param_get_ulong,
+};
+
+module_param_cb(memory_limit, &memory_limit_ops, &memory_limit, 0644);
+MODULE_PARM_DESC(memory_limit,
+		 "Bytes of preserved data in memory, all sessions (default: 1/64 of the memory, 4M to 256M)");
 
 bool memory_charge(size_t bytes)
 {
@@ -131,6 +135,11 @@ void memory_uncharge(size_t bytes)
 {
 	atomic_long_sub(bytes, &memory_charged);
 	memory_tell_relief();
+}
+
+unsigned long memory_reliefs(void)
+{
+	return atomic_long_read(&memory_relief_count);
 }
 
 bool memory_is_short(void)

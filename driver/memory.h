@@ -66,10 +66,18 @@ bool memory_charge(size_t bytes);
 void memory_uncharge(size_t bytes);
 
 /**
+ * memory_reliefs() - how often something became free
+ *
+ * Who reads it before a charge fails, and finds it changed when he has put
+ * himself where memory_user_ops.relief looks, may have missed a relief.
+ * Context: any.
+ */
+unsigned long memory_reliefs(void);
+
+/**
  * memory_is_short() - is more than half of the budget used?
  *
- * Context: any. Return: true if it is time to write back; false says also that
- * a charge that failed before is worth trying again.
+ * Context: any. Return: true if it is time to write back.
  */
 bool memory_is_short(void);
 

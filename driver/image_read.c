@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Reading an image.
+ *
+ * A read goes in two steps:
+ *
+ *  1. If any of its granules is still on the origin, one request reads
+ *     everything from the first to the last of them, across preserved holes.
+ *  2. When that is complete, the map is walked. What has an entry by now is
+ *     laid over: copied from its chunk, or read from the difference storage.
+ *     What has none was not overwritten before the read was complete, because
+ *     the entry comes before the write; so what was read is right. In the end
+ *     the area's state is looked at: an area that is not active may have let
+ *     writes pass without an entry, so the answer is EIO.
+ *
+ * A chunk that is still loading counts as "on the origin": its write is held.
+ *
+ * Thus a reader takes no lock and delays no writer, and a write that comes in
+ * between costs the reader a second look (counted in reads_repeated).
+ */
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/slab.h>
+
+#include "chunk.h"
+#include "diff_area.h"
+#include "diff_io.h"
+#include "image_read.h"
+
+#define IMAGE_READS 16	/* that can always be under way, of one image */
+
+/**
+ * struct image_read - one read of an image
+ * @reader: of the image
+ * @bio: what is to be read
+ * @work: step 2
+ * @iter: all of @bio, as it was submitted
+ * @absent: sectors that were on the origin when it began
+ * @pending: parts under way, and their builder
+ * @status: of any part that failed
+ */
+struct image_read {
+	struct image_reader *reader;
+	struct bio *bio;
+	struct work_struct work;
+	struct bvec_iter iter;
+	sector_t absent;
+	atomic_t pending;
+	blk_status_t status;
+};
+
+/* What of a read is on the origin */
+
+/**
+ * struct image_part - a part of a read of which the same is true
+ * @kind: see enum diff_kind; a loading chunk counts as DIFF_ORIGIN
+ * @first: first sector
+ * @sectors: how many
+ * @chunk: for DIFF_CHUNK, with a reference
+ * @displacement: for DIFF_STORED
+ */
+struct image_part {
+	enum diff_kind kind;
+	sector_t first;
+	sector_t sectors;
+	struct chunk *chunk;
+	s64 displacement;
+};
+
+static bool image_try_part(struct diff_area *area, sector_t first,
+			   sector_t end, struct image_part *part)
+{
+	unsigned int shift = area->granule_shift;
+	struct diff_run run;
+	bool valid = true;
+
+	rcu_read_lock();
+	diff_map_lookup(&area->map, first >> shift, &run);
+	if (run.kind == DIFF_CHUNK && !chunk_is_ready(run.chunk))
+		run.kind = DIFF_ORIGIN;
+	if (run.kind == DIFF_CHUNK)
+		valid = chunk_tryget(run.chunk);
+	rcu_read_unlock();
+
+	part->kind = run.kind;
+	part->first = first;
+	part->chunk = run.chunk;
+	part->displacement = run.displacement;
+	/* A run at the end of the map may reach to the largest number. */
+	if (run.last < (end - 1) >> shift)
+		end = (sector_t)(run.last + 1) << shift;
+	part->sectors = end - first;
+	return valid;
+}
+
+/*
+ * The part of a read that begins at @first. A chunk whose last reference is
+ * gone has been replaced in the map before: look again.
+ */
+static void image_next_part(struct diff_area *area, sector_t first,
+			    sector_t end, struct image_part *part)
+{
+	while (!image_try_part(area, first, end, part))
+		cpu_relax();
+}
+
+/* How many sectors are on the origin, and from where to where they reach. */
+static sector_t image_absent(struct diff_area *area, const struct bvec_iter *iter,
+			     sector_t *from, sector_t *to)
+{
+	sector_t at = iter->bi_sector;
+	sector_t end = at + (iter->bi_size >> SECTOR_SHIFT);
+	struct image_part part;
+	sector_t absent = 0;
+
+	for (; at < end; at += part.sectors) {
+		image_next_part(area, at, end, &part);
+		if (part.kind == DIFF_CHUNK)
+			chunk_put(part.chunk);
+		if (part.kind != DIFF_ORIGIN)
+			continue;
+		if (!absent)
+			*from = at;
+		*to = at + part.sectors;
+		absent += part.sectors;
+	}
+	return absent;
+}
+
+/* Is all of it on the origin, still? */
+static bool image_all_absent(struct diff_area *area, const struct bvec_iter *iter)
+{
+	sector_t at = iter->bi_sector;
+	sector_t end = at + (iter->bi_size >> SECTOR_SHIFT);
+	struct image_part part;
+
+	image_next_part(area, at, end, &part);
+	if (part.kind == DIFF_CHUNK)
+		chunk_put(part.chunk);
+	return part.kind == DIFF_ORIGIN && part.sectors == end - at;
+}
+
+/* The end of a read */
+
+static void image_read_put(struct image_read *read)
+{
+	struct image_reader *reader = read->reader;
+	struct diff_area *area = reader->area;
+	struct bio *bio = read->bio;
+
+	if (!atomic_dec_and_test(&read->pending))
+		return;
+	bio->bi_status = READ_ONCE(read->status);
+	/* After every look at the map. */
+	if (diff_area_state(area) != DIFF_AREA_ACTIVE)
+		bio->bi_status = BLK_STS_IOERR;
+	mempool_free(read, &reader->reads);
+	diff_area_unuse(area);
+	bio_endio(bio);
+}
+
+/* Step 2: what is preserved is laid over */
+
+static void image_diff_begin(struct bio *bio)
+{
+	struct image_read *read = bio->bi_private;
+
+	atomic64_add(bio->bi_iter.bi_size, &read->reader->area->stats.reads_diff);
+	atomic_inc(&read->pending);
+}
+
+static void image_diff_endio(struct bio *bio)
+{
+	struct image_read *read = bio->bi_private;
+
+	if (bio->bi_status)
+		WRITE_ONCE(read->status, bio->bi_status);
+	bio_put(bio);
+	image_read_put(read);
+}
+
+static struct bvec_iter image_part_iter(const struct image_read *read,
+					const struct image_part *part)
+{
+	struct bvec_iter iter = read->iter;
+
+	bio_advance_iter(read->bio, &iter,
+			 (part->first - iter.bi_sector) << SECTOR_SHIFT);
+	iter.bi_size = part->sectors << SECTOR_SHIFT;
+	return iter;
+}
+
+static void image_lay_over(struct image_read *read, struct diff_io *io,
+			   const struct image_part *part)
+{
+	struct diff_stats *stats = &read->reader->area->stats;
+	struct bvec_iter iter, at;
+	struct bio_vec bvec;
+	sector_t pos;
+
+	iter = image_part_iter(read, part);
+	if (part->kind == DIFF_CHUNK) {
+		chunk_copy(part->chunk, part->first, read->bio, iter);
+		chunk_put(part->chunk);
+		atomic64_add(iter.bi_size, &stats->reads_memory);
+		return;
+	}
+	if (part->kind == DIFF_LOST) {
+		WRITE_ONCE(read->status, BLK_STS_IOERR);
+		return;
+	}
+	pos = part->first + part->displacement;
+	__bio_for_each_segment(bvec, read->bio, at, iter) {
+		diff_io_add(io, pos, &bvec);
+		pos += bvec.bv_len >> SECTOR_SHIFT;
+	}
+}
+
+static void image_overlay(struct image_read *read)
+{
+	struct diff_area *area = read->reader->area;
+	struct diff_io io = {
+		.storage = area->config.storage,
+		.bios = &read->reader->bios,
+		.opf = REQ_OP_READ,
+		.pages = DIV_ROUND_UP(read->iter.bi_size, PAGE_SIZE) + 1,
+		.begin = image_diff_begin,
+		.end_io = image_diff_endio,
+		.private = read,
+	};
+	sector_t at = read->iter.bi_sector;
+	sector_t end = at + (read->iter.bi_size >> SECTOR_SHIFT);
+	struct image_part part;
+	sector_t absent = 0;
+
+	for (; at < end; at += part.sectors) {
+		image_next_part(area, at, end, &part);
+		if (part.kind == DIFF_ORIGIN)
+			absent += part.sectors;
+		else
+			image_lay_over(read, &io, &part);
+	}
+	diff_io_submit(&io);
+	if (absent < read->absent)
+		atomic64_inc(&area->stats.reads_repeated);
+	image_read_put(read);
+}
+
+static void image_overlay_work(struct work_struct *work)
+{
+	image_overlay(container_of(work, struct image_read, work));
+}
+
+static void image_overlay_later(struct image_read *read)
+{
+	INIT_WORK(&read->work, image_overlay_work);
+	queue_work(read->reader->wq, &read->work);
+}
+
+/* Step 1: the origin */
+
+static void image_origin_endio(struct bio *clone)
+{
+	struct image_read *read = clone->bi_private;
+	struct diff_area *area = read->reader->area;
+
+	read->status = clone->bi_status;
+	bio_put(clone);
+	if (read->status || image_all_absent(area, &read->iter))
+		image_read_put(read);
+	else
+		image_overlay_later(read);
+}
+
+static void image_read_origin(struct image_read *read, sector_t from, sector_t to)
+{
+	struct image_reader *reader = read->reader;
+	struct diff_area *area = reader->area;
+	struct bio *clone;
+
+	clone = bio_alloc_clone(area->config.origin, read->bio, GFP_NOIO,
+				&reader->bios);
+	bio_trim(clone, from - read->iter.bi_sector, to - from);
+	clone->bi_end_io = image_origin_endio;
+	clone->bi_private = read;
+	atomic64_add(clone->bi_iter.bi_size, &area->stats.reads_origin);
+	submit_bio_noacct(clone);
+}
+
+void image_read_start(struct image_reader *reader, struct bio *bio)
+{
+	struct diff_area *area = reader->area;
+	struct image_read *read;
+	sector_t from, to;
+
+	read = mempool_alloc(&reader->reads, GFP_NOIO);
+	read->reader = reader;
+	read->bio = bio;
+	read->iter = bio->bi_iter;
+	read->status = BLK_STS_OK;
+	atomic_set(&read->pending, 1);
+	read->absent = image_absent(area, &read->iter, &from, &to);
+	if (read->absent)
+		image_read_origin(read, from, to);
+	else
+		image_overlay_later(read);
+}
+
+int image_reader_init(struct image_reader *reader, struct diff_area *area,
+		      struct workqueue_struct *wq)
+{
+	int ret;
+
+	reader->area = area;
+	reader->wq = wq;
+	ret = bioset_init(&reader->bios, IMAGE_READS, 0, BIOSET_NEED_BVECS);
+	if (ret)
+		return ret;
+	return mempool_init_kmalloc_pool(&reader->reads, IMAGE_READS,
+					 sizeof(struct image_read));
+}
+
+void image_reader_exit(struct image_reader *reader)
+{
+	mempool_exit(&reader->reads);
+	bioset_exit(&reader->bios);
+}
