@@ -773,23 +773,20 @@ out:
 
 void diff_area_retire(struct diff_area *area)
 {
-	diff_area_leave_active(area, DIFF_AREA_RELEASED);
+	if (diff_area_leave_active(area, DIFF_AREA_RELEASED))
+		diff_area_resume_starved(area);
 }
 
 /*
  * The end comes in this order. The state has been left: images answer EIO, and
- * writes need nothing from us any more. Now there is no new user; writes that wait for memory
- * go on; loads and stores and image reads that are under way end, each with
+ * writes need nothing from us any more. Now there is no new user; loads and stores and image reads that are under way end, each with
  * its reference. Only then are the map and its chunks touched.
  */
 void diff_area_stop(struct diff_area *area)
 {
 	memory_unregister(&area->memory);
 	percpu_ref_kill(&area->users);
-	diff_area_resume_starved(area);
 	wait_event(area->unused, percpu_ref_is_zero(&area->users));
-	/* A preserve that was under way may have parked one more. */
-	diff_area_resume_starved(area);
 	timer_shutdown_sync(&area->hold_timer);
 	cancel_work_sync(&area->store_work);
 	/* The last user may still be on its way out of diff_area_unused(). */

@@ -55,30 +55,31 @@ static struct ftrace_ops filter_ops = {
 	.flags = FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT,
 };
 
-void filter_init(filter_fn handler)
-{
-	filter_handler = handler;
-}
-
-static int filter_install(void)
+int filter_init(filter_fn handler)
 {
 	static char name[] = FILTER_FUNCTION;
 	int ret;
 
+	filter_handler = handler;
 	ret = ftrace_set_filter(&filter_ops, name, strlen(name), 1);
 	if (ret)
-		goto out;
-	ret = register_ftrace_function(&filter_ops);
-	if (ret)
-		goto out_filter;
-	return 0;
+		pr_err("cannot find " FILTER_FUNCTION ": error %d\n", ret);
+	return ret;
+}
 
-out_filter:
+/* Only here: ftrace does not forget a filter that was freed. */
+void filter_exit(void)
+{
 	ftrace_free_filter(&filter_ops);
-out:
+}
+
+static int filter_install(void)
+{
+	int ret = register_ftrace_function(&filter_ops);
+
 	if (ret == -EBUSY)
 		pr_err(FILTER_FUNCTION " is already modified by a live patch or another module\n");
-	else
+	else if (ret)
 		pr_err("cannot hook " FILTER_FUNCTION ": error %d\n", ret);
 	return ret;
 }
@@ -91,7 +92,6 @@ static void filter_remove(void)
 	 * sent it to and that does not sleep (RCU-tasks): filter_taken().
 	 */
 	unregister_ftrace_function(&filter_ops);
-	ftrace_free_filter(&filter_ops);
 }
 
 int filter_get(void)

@@ -22,9 +22,14 @@ typedef bool (*filter_fn)(struct bio *bio);
  * filter_init() - names the handler; nothing is intercepted yet
  * @handler: the one handler of this module
  *
- * Context: module init, once.
+ * Context: module init, once. Return: 0, or an errno of ftrace.
  */
-void filter_init(filter_fn handler);
+int filter_init(filter_fn handler);
+
+/**
+ * filter_exit() - undoes filter_init(). Context: module exit.
+ */
+void filter_exit(void);
 
 /**
  * filter_get() - intercepts I/O until the matching filter_put()

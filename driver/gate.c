@@ -177,6 +177,18 @@ static void gate_complete_chained(struct bio *bio)
 	put_cpu_ptr(&chain_completion);
 }
 
+/*
+ * Pairs with gate_adopt_raw(): it fails to allocate after it has seen the list,
+ * or this sees the list after it has freed.
+ */
+static void gate_free_write(struct gate *gate, struct origin_write *write)
+{
+	mempool_free(write, &gate->pool);
+	smp_mb();
+	if (unlikely(READ_ONCE(gate->raw.head)))
+		gate_kick(gate);
+}
+
 static void gate_endio(struct bio *bio)
 {
 	struct origin_write *write = bio->bi_private;
@@ -184,13 +196,7 @@ static void gate_endio(struct bio *bio)
 
 	bio->bi_end_io = write->end_io;
 	bio->bi_private = write->private;
-	mempool_free(write, &gate->pool);
-	/* Pairs with gate_adopt_raw(): it fails to allocate after it has seen
-	 * the list, or this sees the list after it has freed.
-	 */
-	smp_mb();
-	if (unlikely(!bio_list_empty(&gate->raw)))
-		gate_kick(gate);
+	gate_free_write(gate, write);
 	percpu_ref_put(&gate->writes);
 
 	if (bio->bi_end_io == chain_endio)
@@ -394,7 +400,7 @@ static void gate_adopt_raw(struct gate *gate)
 	struct bio *bio;
 
 	spin_lock_irq(&gate->lock);
-	smp_mb(); /* pairs with gate_endio() */
+	smp_mb(); /* pairs with gate_free_write() */
 	while ((bio = bio_list_peek(&gate->raw))) {
 		write = gate_new_write(gate, bio);
 		if (!write)
@@ -447,7 +453,7 @@ static void gate_drop(struct gate *gate, struct origin_write *write)
 {
 	struct bio *bio = write->bio;
 
-	mempool_free(write, &gate->pool);
+	gate_free_write(gate, write);
 	gate_unhold(gate);
 	bio_endio(bio);
 }
@@ -480,7 +486,7 @@ static void gate_work(struct work_struct *work)
 	struct origin_write *write;
 	struct blk_plug plug;
 
-	if (!bio_list_empty(&gate->raw))
+	if (READ_ONCE(gate->raw.head))
 		gate_adopt_raw(gate);
 	blk_start_plug(&plug);
 	while ((write = gate_next_held(gate)))
@@ -685,21 +691,34 @@ void gate_put(struct gate *gate)
 
 int gate_init(void)
 {
+	int ret = -ENOMEM;
+
 	write_cache = KMEM_CACHE(origin_write, 0);
 	if (!write_cache)
 		return -ENOMEM;
 	destroy_wq = alloc_workqueue("blksnap_gates", WQ_UNBOUND, 0);
-	if (!destroy_wq) {
-		kmem_cache_destroy(write_cache);
-		return -ENOMEM;
-	}
+	if (!destroy_wq)
+		goto out_cache;
 	gate_learn_chain_endio();
-	filter_init(gate_submit);
+	ret = filter_init(gate_submit);
+	if (ret)
+		goto out_wq;
 	return 0;
+
+out_wq:
+	destroy_workqueue(destroy_wq);
+out_cache:
+	kmem_cache_destroy(write_cache);
+	return ret;
 }
 
+/*
+ * The last gate has removed the hook after the last write's completion had left
+ * the gate; and that waits also for tasks that were preempted in gate_endio().
+ */
 void gate_exit(void)
 {
 	destroy_workqueue(destroy_wq);
+	filter_exit();
 	kmem_cache_destroy(write_cache);
 }

@@ -85,7 +85,7 @@ struct gate_watcher {
 /**
  * gate_init() - what the gates need; registers with the filter
  *
- * Context: module init. Return: 0 or -ENOMEM.
+ * Context: module init. Return: 0, -ENOMEM, or what filter_init() says.
  */
 int gate_init(void);
 

@@ -9,7 +9,9 @@
 #include <linux/blkdev.h>
 #include <linux/idr.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "compat/bdev.h"
@@ -28,6 +30,10 @@ struct image {
 };
 
 static DEFINE_IDA(image_ida);
+
+/* The block layer lets go of a module before it lets go of the disk. */
+static atomic_t images;
+static DECLARE_WAIT_QUEUE_HEAD(no_images);
 
 static void image_submit_bio(struct bio *bio)
 {
@@ -68,6 +74,20 @@ static void image_free(struct image *image)
 	kfree(image->config.snapshot);
 	diff_area_put(image->config.area);
 	kfree(image);
+
+	/* image_exit() waits for this section, so that it may be the last. */
+	rcu_read_lock();
+	if (atomic_dec_and_test(&images))
+		wake_up(&no_images);
+	rcu_read_unlock();
+}
+
+void image_exit(void)
+{
+	wait_event(no_images, !atomic_read(&images));
+	synchronize_rcu();
+	/* For tasks that were preempted on their way out of a function. */
+	synchronize_rcu_tasks();
 }
 
 /* The last opener has gone. */
@@ -135,6 +155,7 @@ struct image *image_create(const struct image_config *config)
 	image = kzalloc(sizeof(*image), GFP_KERNEL);
 	if (!image)
 		return ERR_PTR(-ENOMEM);
+	atomic_inc(&images);
 	image->index = -1;
 	image->config = *config;
 	diff_area_get(config->area);

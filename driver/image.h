@@ -24,6 +24,13 @@ struct image_config {
 };
 
 /**
+ * image_exit() - waits until the last opener of the last image has gone
+ *
+ * Context: module exit; there is no session any more.
+ */
+void image_exit(void);
+
+/**
  * image_create() - everything that an image needs, but no disk to be seen
  * @config: is copied, the names too
  *

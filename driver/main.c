@@ -7,6 +7,7 @@
 #include "chunk.h"
 #include "configfs.h"
 #include "gate.h"
+#include "image.h"
 #include "memory.h"
 
 static int __init blksnap_init(void)
@@ -35,6 +36,7 @@ out_chunk:
 static void __exit blksnap_exit(void)
 {
 	blksnap_configfs_exit();
+	image_exit();
 	gate_exit();
 	chunk_exit();
 }

@@ -378,6 +378,7 @@ out:
 	return take_blame(snapshot, ret);
 }
 
+/* In the end nobody is left who could announce a failure. */
 static void take_teardown_snapshots(struct session *session,
 				    struct snapshot *until)
 {
@@ -388,6 +389,8 @@ static void take_teardown_snapshots(struct session *session,
 			break;
 		snapshot_teardown(snapshot);
 	}
+	cancel_work_sync(&session->fail_work);
+	destroy_workqueue(session->wq);
 }
 
 static int take_setup_snapshots(struct session *session)
@@ -404,7 +407,6 @@ static int take_setup_snapshots(struct session *session)
 		ret = snapshot_setup(snapshot);
 		if (ret) {
 			take_teardown_snapshots(session, snapshot);
-			destroy_workqueue(session->wq);
 			return ret;
 		}
 	}
@@ -653,7 +655,6 @@ static int __session_take(struct session *session)
 
 out_snapshots:
 	take_teardown_snapshots(session, NULL);
-	destroy_workqueue(session->wq);
 out_storage:
 	take_close_storage(session);
 out_origins:
@@ -683,7 +684,6 @@ void session_release(struct session *session)
 	WRITE_ONCE(session->active, false);
 	take_undo_armed(session);
 	take_teardown_snapshots(session, NULL);
-	destroy_workqueue(session->wq);
 	take_close_storage(session);
 	take_close_origins(session, NULL);
 	mutex_unlock(&take_mutex);
