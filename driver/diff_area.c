@@ -8,7 +8,7 @@
  * take is: still on the origin, in a chunk, or in the difference storage.
  *
  * A write to the origin that touches granules which are not preserved is held
- * by the gate, and comes here, in the gate's worker (diff_area_preserve):
+ * by the gate, and comes here, from a worker of the gate (diff_area_preserve):
  *
  *  1. Under the map's mutex each run without an entry becomes a chunk in state
  *     LOADING. The entry is there before the read is issued, so whoever comes
@@ -61,6 +61,8 @@
 #define GRANULE_MIN SZ_4K
 #define GRANULE_HINT_MAX SZ_64K
 #define GRANULES_MAX (1ULL << 32)
+#define PIECE_CHUNKS 256
+#define PIECE_BYTES SZ_2M
 #define STARVED_RETRY_NS (10 * NSEC_PER_MSEC)
 
 static unsigned int hold_limit_ms = 10000;
@@ -173,7 +175,8 @@ bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last)
 {
 	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
 		return true;
-	return diff_map_preserved(&area->map, diff_area_granule_of(area, first),
+	return diff_map_may_walk(&area->map) &&
+	       diff_map_preserved(&area->map, diff_area_granule_of(area, first),
 				  diff_area_granule_of(area, last));
 }
 
@@ -291,6 +294,8 @@ static struct chunk *__diff_area_add_chunk(struct diff_area *area,
  * @loads: chunks that it made, by their node
  * @blocker: the first chunk that is still loading, with a reference
  * @joins: that one is of another write
+ * @nr_loads: how many chunks it made
+ * @sectors: of them
  * @err: why not everything has a chunk
  */
 struct preserving {
@@ -298,6 +303,8 @@ struct preserving {
 	struct list_head loads;
 	struct chunk *blocker;
 	bool joins;
+	unsigned int nr_loads;
+	sector_t sectors;
 	int err;
 };
 
@@ -309,6 +316,16 @@ static void preserving_block(struct preserving *work, struct chunk *chunk,
 	chunk_get(chunk);
 	work->blocker = chunk;
 	work->joins = joins;
+}
+
+/*
+ * One huge write must not take the whole budget, nor keep others from the map
+ * for long: it gets a piece, waits for that, and comes back for the next.
+ */
+static bool preserving_is_piece(const struct preserving *work)
+{
+	return work->nr_loads >= PIECE_CHUNKS ||
+	       work->sectors >= PIECE_BYTES >> SECTOR_SHIFT;
 }
 
 /* One run of the range that starts at @at. Returns the granule after it. */
@@ -331,6 +348,8 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 		return last + 1;
 	}
 	list_add_tail(&chunk->node, &work->loads);
+	work->nr_loads++;
+	work->sectors += chunk->sectors;
 	preserving_block(work, chunk, false);
 	return chunk->last + 1;
 }
@@ -339,7 +358,7 @@ static void diff_area_claim(struct diff_area *area, struct preserving *work,
 			    unsigned long first, unsigned long last)
 {
 	mutex_lock(&area->map.mutex);
-	while (first <= last)
+	while (first <= last && !preserving_is_piece(work))
 		first = __diff_area_claim(area, work, first, last);
 	mutex_unlock(&area->map.mutex);
 }
@@ -355,16 +374,21 @@ static void diff_area_issue(struct diff_area *area, struct preserving *work)
 	}
 }
 
+/* Once the lock is dropped the write may be on its way again. */
 static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
-			      struct origin_write *write)
+			      struct origin_write *write, bool joins)
 {
 	unsigned long flags;
 	bool parked;
 
 	spin_lock_irqsave(&area->lock, flags);
 	parked = chunk->state == CHUNK_LOADING;
-	if (parked)
+	if (parked) {
+		if (joins && !write->joined)
+			atomic64_inc(&area->stats.writes_joined);
+		write->joined |= joins;
 		list_add_tail(&write->node, &chunk->waiters);
+	}
 	spin_unlock_irqrestore(&area->lock, flags);
 	return parked;
 }
@@ -430,13 +454,9 @@ static enum gate_answer diff_area_park(struct diff_area *area,
 {
 	if (!work->blocker)
 		return work->err ? diff_area_want(area, work, write) : GATE_READY;
-	if (!diff_area_park_on(area, work->blocker, write))
-		return GATE_READY;
-	if (work->joins && !write->joined) {
-		write->joined = true;
-		atomic64_inc(&area->stats.writes_joined);
-	}
-	return GATE_PARKED;
+	if (diff_area_park_on(area, work->blocker, write, work->joins))
+		return GATE_PARKED;
+	return GATE_READY;
 }
 
 enum gate_answer diff_area_preserve(struct diff_area *area,
@@ -779,8 +799,9 @@ void diff_area_retire(struct diff_area *area)
 
 /*
  * The end comes in this order. The state has been left: images answer EIO, and
- * writes need nothing from us any more. Now there is no new user; loads and stores and image reads that are under way end, each with
- * its reference. Only then are the map and its chunks touched.
+ * writes need nothing from us any more. Now there is no new user; loads, stores
+ * and image reads that are under way end, each with its reference. Only then are
+ * the map and its chunks touched.
  */
 void diff_area_stop(struct diff_area *area)
 {

@@ -117,7 +117,7 @@ struct diff_stats {
  *	lists and states
  * @ready: chunks that wait to be stored
  * @starved: origin_writes that wait for memory
- * @hold_timer: runs while @starved is not empty
+ * @hold_timer: resumes @starved, at the latest when the first is out of time
  * @store_work: stores what is ready
  * @memory: to hear from the budget
  * @stats: see there
@@ -261,7 +261,7 @@ bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last);
  * @first: its first sector on this origin
  * @last: its last one
  *
- * Context: the gate's worker. Return: see enum gate_answer.
+ * Context: as gate_watcher_ops.prepare. Return: see enum gate_answer.
  */
 enum gate_answer diff_area_preserve(struct diff_area *area,
 				    struct origin_write *write,

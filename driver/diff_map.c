@@ -10,14 +10,13 @@
  * read path relies on that.
  *
  * The tree is changed by workers, under the mutex, and read without a lock,
- * under RCU, in every context. A change marks a node dead before it publishes
- * its successor, and a reader who meets a dead node starts again until it finds
- * the successor. So the writer must not be interrupted in between by a reader
- * on its own CPU: changes are made with interrupts off, and with memory that
- * is there at once.
+ * under RCU. A change marks a node dead before it publishes its successor, and
+ * a reader who meets a dead node starts again until he finds the successor. So
+ * nobody may look on the CPU of a change that is not complete: it is made
+ * without preemption, with memory that is there at once, and an interrupt asks
+ * diff_map_may_walk() before.
  */
 #include <linux/gfp.h>
-#include <linux/irqflags.h>
 #include <linux/rcupdate.h>
 #include <linux/xarray.h>
 
@@ -47,6 +46,7 @@ static s64 map_displacement(const void *entry)
 void diff_map_init(struct diff_map *map)
 {
 	mutex_init(&map->mutex);
+	map->changing = false;
 	mt_init_flags(&map->tree, MT_FLAGS_USE_RCU | MT_FLAGS_LOCK_EXTERN);
 	mt_set_external_lock(&map->tree, &map->mutex);
 }
@@ -111,13 +111,16 @@ static int __map_try_store(struct diff_map *map, unsigned long first,
 			   unsigned long last, void *entry)
 {
 	MA_STATE(mas, &map->tree, first, last);
-	unsigned long flags;
 	int ret;
 
 	lockdep_assert_held(&map->mutex);
-	local_irq_save(flags);
+	preempt_disable();
+	WRITE_ONCE(map->changing, true);
+	barrier(); /* for interrupts on this CPU: see diff_map_may_walk() */
 	ret = mas_store_gfp(&mas, entry, MAP_GFP);
-	local_irq_restore(flags);
+	barrier();
+	WRITE_ONCE(map->changing, false);
+	preempt_enable();
 	return ret;
 }
 

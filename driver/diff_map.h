@@ -4,6 +4,7 @@
 
 #include <linux/maple_tree.h>
 #include <linux/mutex.h>
+#include <linux/preempt.h>
 #include <linux/types.h>
 
 struct chunk;
@@ -38,11 +39,26 @@ struct diff_run {
  * struct diff_map - which granules are preserved, and where
  * @tree: entries by granule; changed under @mutex, read under RCU
  * @mutex: serialises changes
+ * @changing: a change is under way, on a CPU that does not preempt it
  */
 struct diff_map {
 	struct maple_tree tree;
 	struct mutex mutex;
+	bool changing;
 };
+
+/**
+ * diff_map_may_walk() - may the map be looked at in this context?
+ * @map: the map
+ *
+ * A lookup that meets a change waits for its end. So an interrupt must not look
+ * while a change is under way: it may have interrupted the one who makes it.
+ * Tasks always may. Context: any.
+ */
+static inline bool diff_map_may_walk(const struct diff_map *map)
+{
+	return in_task() || !READ_ONCE(map->changing);
+}
 
 /**
  * diff_map_init() - an empty map. Context: any.
@@ -63,8 +79,8 @@ void diff_map_clear(struct diff_map *map);
  * @run: the answer; it contains @granule, and may end where the map's inner
  *	structure does, so that a neighbour may be of the same kind
  *
- * Context: the caller is in an RCU read-side section, or holds @map's mutex;
- * @run->chunk is valid that long.
+ * Context: diff_map_may_walk(). The caller is in an RCU read-side section, or
+ * holds @map's mutex; @run->chunk is valid that long.
  */
 void diff_map_lookup(struct diff_map *map, unsigned long granule,
 		     struct diff_run *run);
@@ -75,7 +91,7 @@ void diff_map_lookup(struct diff_map *map, unsigned long granule,
  * @first: first granule
  * @last: last granule
  *
- * Context: any. Takes no lock.
+ * Context: diff_map_may_walk(). Takes no lock.
  * Return: true if each is stored, or in a chunk that is ready.
  */
 bool diff_map_preserved(struct diff_map *map, unsigned long first,

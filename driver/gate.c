@@ -24,17 +24,16 @@
  * from within another one is put on a list of the CPU, and the outer one works
  * it off.
  *
- * Holding. The submitter never waits (I5): the write is put on a list, and one
- * of the gate's workers asks the watchers to prepare it. They park it while they do,
- * and gate_resume() brings it back; then it starts again at the top, since
- * meanwhile another watcher may have come, or the gate be closed. It passes
- * only in a section that finds everybody satisfied. Held writes lose
- * REQ_NOWAIT and REQ_POLLED: they are submitted from a worker.
+ * Holding. The submitter never waits (I5): a worker brings the write to its
+ * watchers, who prepare it. They park it while they do, and gate_resume() brings
+ * it back; then it starts again at the top, since meanwhile another watcher may
+ * have come, or the gate be closed. It passes only in a section that finds
+ * everybody satisfied. Held writes lose REQ_NOWAIT: the worker that submits them
+ * may wait.
  *
  * Memory. An origin_write is needed to pass. The submitter must not wait for
  * one, so a bio that gets none is put on the list @raw, linked through the bio
- * itself, and the worker tries again whenever one is freed. The reserve is
- * the gate's own: gates of stacked disks must not wait for each other.
+ * itself, and tried again whenever one is freed. The reserve is the gate's own: gates of stacked disks must not wait for each other.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -42,8 +41,10 @@
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/hashtable.h>
+#include <linux/iopoll.h>
 #include <linux/ktime.h>
 #include <linux/mempool.h>
+#include <linux/part_stat.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rculist.h>
 #include <linux/slab.h>
@@ -53,38 +54,36 @@
 #include "gate.h"
 
 #define GATE_RESERVE 64	/* origin_writes that a gate can always have */
-#define GATE_WORKERS 4
 
 /*
  * To submit a bio can block, on a queue that is full or on a limit of its
- * cgroup. So several workers share the list, each with one write in hand.
+ * cgroup: then the others go on.
  */
-struct gate_worker {
-	struct work_struct work;
-	struct gate *gate;		/* set once */
-};
+#define GATE_WORKERS 16
+
+#define GATE_POLL_US 1000	/* between two looks at a driver's accounting */
 
 struct gate {
 	struct hlist_node node;		/* in gates; protected by gates_mutex, RCU */
 	struct gendisk *disk;		/* set once; held */
 	unsigned int users;		/* protected by gates_mutex */
+	unsigned int closed;		/* protected by gates_mutex */
+	bool drained_once;		/* all there was before us is complete */
 	struct percpu_ref writes;	/* live: open. A reference a passed write */
 	wait_queue_head_t drained;	/* woken when @writes comes to zero */
-	unsigned int closed;		/* protected by the take's mutex */
 
 	struct rw_semaphore watchers_sem; /* keeps @watchers for the workers */
 	struct list_head watchers;	/* by @watchers_sem; read also under RCU */
 
 	spinlock_t lock;		/* taken from completions */
-	struct list_head held;		/* protected by @lock */
+	struct list_head held;		/* while closed; protected by @lock */
 	struct bio_list raw;		/* held without origin_write; @lock */
-	atomic_long_t nr_held;		/* in @held, in @raw, parked, in the worker */
+	atomic_long_t nr_held;		/* in @held, in @raw, parked, at work */
 	wait_queue_head_t none_held;
 
 	mempool_t pool;			/* of origin_write */
 	struct workqueue_struct *wq;	/* set once */
-	struct gate_worker workers[GATE_WORKERS];
-	atomic_t next_worker;		/* round robin */
+	struct work_struct raw_work;
 	struct work_struct destroy_work;
 };
 
@@ -103,13 +102,6 @@ static struct gate *gate_find(const struct gendisk *disk)
 		if (gate->disk == disk)
 			return gate;
 	return NULL;
-}
-
-static void gate_kick(struct gate *gate)
-{
-	unsigned int next = atomic_inc_return(&gate->next_worker);
-
-	queue_work(gate->wq, &gate->workers[next % GATE_WORKERS].work);
 }
 
 /* Passed writes */
@@ -186,7 +178,7 @@ static void gate_free_write(struct gate *gate, struct origin_write *write)
 	mempool_free(write, &gate->pool);
 	smp_mb();
 	if (unlikely(READ_ONCE(gate->raw.head)))
-		gate_kick(gate);
+		queue_work(gate->wq, &gate->raw_work);
 }
 
 static void gate_endio(struct bio *bio)
@@ -288,14 +280,33 @@ out:
 
 /* Held writes */
 
+/*
+ * A held write goes to its watchers at once, or, while the gate is closed, when
+ * it opens. Whether it is closed is asked under the lock that gate_open() takes
+ * after it has made the ref live: no write is left behind.
+ */
 static void gate_hold(struct gate *gate, struct origin_write *write)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&gate->lock, flags);
-	list_add_tail(&write->node, &gate->held);
+	if (percpu_ref_is_dying(&gate->writes))
+		list_add_tail(&write->node, &gate->held);
+	else
+		queue_work(gate->wq, &write->work);
 	spin_unlock_irqrestore(&gate->lock, flags);
-	gate_kick(gate);
+}
+
+static void gate_release_held(struct gate *gate)
+{
+	struct origin_write *write, *next;
+	LIST_HEAD(writes);
+
+	spin_lock_irq(&gate->lock);
+	list_splice_init(&gate->held, &writes);
+	spin_unlock_irq(&gate->lock);
+	list_for_each_entry_safe(write, next, &writes, node)
+		gate_hold(gate, write);
 }
 
 void gate_resume(struct origin_write *write)
@@ -303,8 +314,11 @@ void gate_resume(struct origin_write *write)
 	gate_hold(write->gate, write);
 }
 
-static void gate_start_clock(struct origin_write *write)
+static void gate_work(struct work_struct *work);
+
+static void gate_begin_hold(struct origin_write *write)
 {
+	INIT_WORK(&write->work, gate_work);
 	write->held_ns = ktime_get_ns();
 	write->stalled_ns = write->held_ns;
 }
@@ -324,7 +338,7 @@ static void gate_hold_raw(struct gate *gate, struct bio *bio)
 	spin_lock_irqsave(&gate->lock, flags);
 	bio_list_add(&gate->raw, bio);
 	spin_unlock_irqrestore(&gate->lock, flags);
-	gate_kick(gate);
+	queue_work(gate->wq, &gate->raw_work);
 }
 
 static void gate_unhold(struct gate *gate)
@@ -371,7 +385,7 @@ static bool gate_submit_to(struct gate *gate, struct bio *bio)
 	if (likely(gate_try(gate, write)))
 		return false;
 	gate_first_hold(gate, bio);
-	gate_start_clock(write);
+	gate_begin_hold(write);
 	gate_hold(gate, write);
 	return true;
 }
@@ -393,41 +407,32 @@ bool gate_submit(struct bio *bio)
 
 /* The worker */
 
-/* Gives origin_writes to bios that came without, as far as there are any. */
-static void gate_adopt_raw(struct gate *gate)
+static struct origin_write *gate_adopt_raw(struct gate *gate)
 {
-	struct origin_write *write;
+	struct origin_write *write = NULL;
 	struct bio *bio;
 
 	spin_lock_irq(&gate->lock);
 	smp_mb(); /* pairs with gate_free_write() */
-	while ((bio = bio_list_peek(&gate->raw))) {
+	bio = bio_list_peek(&gate->raw);
+	if (bio)
 		write = gate_new_write(gate, bio);
-		if (!write)
-			break;
+	if (write)
 		bio_list_pop(&gate->raw);
-		gate_start_clock(write);
-		list_add_tail(&write->node, &gate->held);
-	}
 	spin_unlock_irq(&gate->lock);
+	return write;
 }
 
-/* While the gate is closed there is nothing to prepare: gate_open() kicks. */
-static struct origin_write *gate_next_held(struct gate *gate)
+/* Gives origin_writes to bios that came without, as far as there are any. */
+static void gate_raw_work(struct work_struct *work)
 {
-	struct origin_write *write = NULL;
-	bool more = false;
+	struct gate *gate = container_of(work, struct gate, raw_work);
+	struct origin_write *write;
 
-	spin_lock_irq(&gate->lock);
-	if (!percpu_ref_is_dying(&gate->writes) && !list_empty(&gate->held)) {
-		write = list_first_entry(&gate->held, struct origin_write, node);
-		list_del(&write->node);
-		more = !list_empty(&gate->held);
+	while ((write = gate_adopt_raw(gate))) {
+		gate_begin_hold(write);
+		gate_hold(gate, write);
 	}
-	spin_unlock_irq(&gate->lock);
-	if (more)
-		gate_kick(gate);
-	return write;
 }
 
 static enum gate_answer gate_ask_prepare(struct gate *gate,
@@ -458,8 +463,10 @@ static void gate_drop(struct gate *gate, struct origin_write *write)
 	bio_endio(bio);
 }
 
-static void gate_process(struct gate *gate, struct origin_write *write)
+static void gate_work(struct work_struct *work)
 {
+	struct origin_write *write = container_of(work, struct origin_write, work);
+	struct gate *gate = write->gate;
 	struct bio *bio = write->bio;
 
 	switch (gate_ask_prepare(gate, write)) {
@@ -476,22 +483,8 @@ static void gate_process(struct gate *gate, struct origin_write *write)
 		gate_hold(gate, write);
 		return;
 	}
-	gate_unhold(gate);
 	submit_bio_noacct(bio);
-}
-
-static void gate_work(struct work_struct *work)
-{
-	struct gate *gate = container_of(work, struct gate_worker, work)->gate;
-	struct origin_write *write;
-	struct blk_plug plug;
-
-	if (READ_ONCE(gate->raw.head))
-		gate_adopt_raw(gate);
-	blk_start_plug(&plug);
-	while ((write = gate_next_held(gate)))
-		gate_process(gate, write);
-	blk_finish_plug(&plug);
+	gate_unhold(gate);
 }
 
 /* Watchers */
@@ -553,11 +546,65 @@ void gate_await_prepared(struct gate *gate)
 	percpu_ref_switch_to_atomic_sync(&gate->writes);
 }
 
+static void __gate_close(struct gate *gate)
+{
+	lockdep_assert_held(&gates_mutex);
+	if (!gate->closed++)
+		percpu_ref_kill(&gate->writes);
+}
+
+static void __gate_open(struct gate *gate)
+{
+	lockdep_assert_held(&gates_mutex);
+	if (--gate->closed)
+		return;
+	smp_mb(); /* pairs with gate_try() */
+	percpu_ref_resurrect(&gate->writes);
+	gate_release_held(gate);
+}
+
 void gate_close(struct gate *gate)
 {
-	if (gate->closed++)
-		return;
-	percpu_ref_kill(&gate->writes);
+	mutex_lock(&gates_mutex);
+	__gate_close(gate);
+	mutex_unlock(&gates_mutex);
+}
+
+void gate_open(struct gate *gate)
+{
+	mutex_lock(&gates_mutex);
+	__gate_open(gate);
+	mutex_unlock(&gates_mutex);
+}
+
+/* Writes that the driver of a bio-based disk has accounted and not ended. */
+static unsigned long gate_accounted(const struct gate *gate)
+{
+	struct block_device *whole = gate->disk->part0;
+	unsigned long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += part_stat_local_read_cpu(whole, in_flight[WRITE], cpu);
+	return sum;
+}
+
+/*
+ * What a bio-based disk was given before it had a gate nobody has counted but
+ * its driver. While the gate is closed and drained, that is all there can be.
+ * Nobody tells when it ends, so this has to look again and again.
+ */
+static int gate_drain_uncounted(struct gate *gate, unsigned long deadline)
+{
+	long left = max_t(long, deadline - jiffies, 1);
+	unsigned long nr;
+	int ret = 0;
+
+	if (!gate->drained_once && !queue_is_mq(gate->disk->queue))
+		ret = read_poll_timeout(gate_accounted, nr, !nr, GATE_POLL_US,
+					jiffies_to_usecs(left), false, gate);
+	gate->drained_once |= !ret;
+	return ret;
 }
 
 int gate_drain(struct gate *gate, unsigned long deadline)
@@ -567,16 +614,7 @@ int gate_drain(struct gate *gate, unsigned long deadline)
 	if (!wait_event_timeout(gate->drained,
 				percpu_ref_is_zero(&gate->writes), left))
 		return -ETIMEDOUT;
-	return 0;
-}
-
-void gate_open(struct gate *gate)
-{
-	if (--gate->closed)
-		return;
-	smp_mb(); /* pairs with gate_try() */
-	percpu_ref_resurrect(&gate->writes);
-	gate_kick(gate);
+	return gate_drain_uncounted(gate, deadline);
 }
 
 void gate_settle(struct gate *gate)
@@ -587,16 +625,41 @@ void gate_settle(struct gate *gate)
 /* Life */
 
 /*
- * The end of a gate, in this order: it is out of the hash and no submitter
- * looks at it any more; what it still holds passes, as nobody watches; what it
- * has passed completes; then nothing points to it.
+ * The end of a gate begins when the last user has gone. Nobody watches any
+ * more, so that no write is counted any more; those that are must complete
+ * before the gate goes, or else a gate that comes after it would not know of
+ * them. Should a user come first, the gate lives on.
+ */
+static bool gate_outlives_writes(struct gate *gate)
+{
+	bool unused;
+
+	mutex_lock(&gates_mutex);
+	__gate_close(gate);
+	mutex_unlock(&gates_mutex);
+	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes) ||
+		   READ_ONCE(gate->users));
+
+	mutex_lock(&gates_mutex);
+	unused = !gate->users;
+	if (unused)
+		hash_del_rcu(&gate->node);
+	__gate_open(gate);
+	mutex_unlock(&gates_mutex);
+	return unused;
+}
+
+/*
+ * Then, in this order: no submitter looks at it any more; what it still holds
+ * passes, and is complete, as nobody watches; nothing points to it.
  */
 static void gate_destroy(struct work_struct *work)
 {
 	struct gate *gate = container_of(work, struct gate, destroy_work);
 
+	if (!gate_outlives_writes(gate))
+		return;
 	synchronize_rcu();
-	gate_kick(gate);
 	wait_event(gate->none_held, !atomic_long_read(&gate->nr_held));
 	percpu_ref_kill(&gate->writes);
 	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes));
@@ -614,7 +677,6 @@ static struct gate *gate_create(struct gendisk *disk)
 {
 	struct gate *gate;
 	int ret = -ENOMEM;
-	unsigned int i;
 
 	gate = kzalloc(sizeof(*gate), GFP_KERNEL);
 	if (!gate)
@@ -627,10 +689,7 @@ static struct gate *gate_create(struct gendisk *disk)
 	bio_list_init(&gate->raw);
 	init_waitqueue_head(&gate->none_held);
 	init_waitqueue_head(&gate->drained);
-	for (i = 0; i < GATE_WORKERS; i++) {
-		gate->workers[i].gate = gate;
-		INIT_WORK(&gate->workers[i].work, gate_work);
-	}
+	INIT_WORK(&gate->raw_work, gate_raw_work);
 	INIT_WORK(&gate->destroy_work, gate_destroy);
 
 	gate->wq = alloc_workqueue("blksnap_%s", WQ_UNBOUND | WQ_MEM_RECLAIM |
@@ -673,8 +732,10 @@ struct gate *gate_get(struct gendisk *disk)
 		if (!IS_ERR(gate))
 			hash_add_rcu(gates, &gate->node, (unsigned long)disk);
 	}
-	if (!IS_ERR(gate))
-		gate->users++;
+	if (!IS_ERR(gate)) {
+		WRITE_ONCE(gate->users, gate->users + 1);
+		wake_up_all(&gate->drained); /* should its end have begun */
+	}
 	mutex_unlock(&gates_mutex);
 	return gate;
 }
@@ -682,10 +743,9 @@ struct gate *gate_get(struct gendisk *disk)
 void gate_put(struct gate *gate)
 {
 	mutex_lock(&gates_mutex);
-	if (!--gate->users) {
-		hash_del_rcu(&gate->node);
+	WRITE_ONCE(gate->users, gate->users - 1);
+	if (!gate->users)
 		queue_work(destroy_wq, &gate->destroy_work);
-	}
 	mutex_unlock(&gates_mutex);
 }
 

@@ -5,6 +5,7 @@
 #include <linux/blk_types.h>
 #include <linux/list.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
 struct gate;
 struct gendisk;
@@ -14,8 +15,9 @@ struct gate_watcher;
  * struct origin_write - one write to a watched disk
  * @bio: the bio
  * @gate: the gate that it came to
- * @node: on exactly one list while the write is held: the gate's, or that of
- *	the watcher that parked it
+ * @node: on one list at most while the write is held: the closed gate's, or
+ *	that of the watcher that parked it
+ * @work: brings it to its watchers, while it is held
  * @first: first sector, counted from the start of the disk
  * @last: last sector
  * @held_ns: when it was first held (ktime_get_ns()); 0 if it never was
@@ -32,6 +34,7 @@ struct origin_write {
 	struct bio *bio;
 	struct gate *gate;
 	struct list_head node;
+	struct work_struct work;
 	sector_t first;
 	sector_t last;
 	u64 held_ns;
@@ -53,9 +56,10 @@ enum gate_answer { GATE_READY, GATE_PARKED, GATE_DROPPED };
  * struct gate_watcher_ops - what a watcher of a disk range is asked
  * @satisfied: may a write of @op to these sectors pass as it is? Called under
  *	rcu_read_lock() in the submitter's context; must not sleep or wait.
- * @prepare: do what must be done before this write may pass. Called from
- *	a worker of the gate's, with no lock that I/O needs; may allocate with GFP_NOIO
- *	and submit I/O, must not wait for the write's own disk.
+ * @prepare: do what must be done before this write may pass. Called from a
+ *	worker, for different writes at the same time, with no lock that I/O
+ *	needs; may allocate with GFP_NOIO and submit I/O, must not wait for the
+ *	write's own disk.
  * @passed: the write passes now, inside the section that @satisfied answered
  *	for. Same context as @satisfied.
  */
@@ -120,8 +124,8 @@ struct gate *gate_get(struct gendisk *disk);
  * gate_put() - gives a gate back
  * @gate: from gate_get(); no watcher of the caller is on it any more
  *
- * The last one takes the gate down from a worker, as soon as the writes that
- * it has passed are complete. Context: may sleep; does not wait for I/O.
+ * The last one takes the gate down from a worker, when the writes that it has
+ * passed are complete; until then gate_get() finds it again. Context: may sleep; does not wait for I/O.
  */
 void gate_put(struct gate *gate);
 
@@ -132,9 +136,8 @@ void gate_put(struct gate *gate);
  * @deadline: in jiffies; how long to wait for what was submitted before
  *
  * When this returns, each write that begins is shown, and on a request-based
- * disk those that had begun earlier are complete. What a bio-based disk was
- * given before its first watcher came, and what a request-based one has parked
- * in blk-throttle, cannot be waited for.
+ * disk those that had begun earlier are complete, but for what is parked in
+ * blk-throttle. For those on a bio-based disk see gate_drain().
  *
  * Context: may sleep. Return: 0, or -ETIMEDOUT with the watcher removed again.
  */
@@ -173,8 +176,8 @@ void gate_await_prepared(struct gate *gate);
  * @gate: prepared by gate_prepare_close(). May be closed several times (two
  *	origins on one disk), and is open again after as many gate_open().
  *
- * Remainders of writes that were passed still pass. Context: any caller holds
- * the mutex of the take; does not wait.
+ * Remainders of writes that were passed still pass. Context: may sleep; does
+ * not wait for I/O.
  */
 void gate_close(struct gate *gate);
 
@@ -182,6 +185,9 @@ void gate_close(struct gate *gate);
  * gate_drain() - waits until every write that was passed is complete
  * @gate: closed
  * @deadline: in jiffies
+ *
+ * The first time also for what a bio-based disk was given before it had a gate,
+ * as far as its driver accounts it (device-mapper and md do).
  *
  * Context: may sleep. Return: 0 or -ETIMEDOUT.
  */

@@ -216,6 +216,15 @@ static void image_lay_over(struct image_read *read, struct diff_io *io,
 	}
 }
 
+/*
+ * A reader's memory may begin anywhere in a page, so that each page of it is in
+ * two; a request must not end for want of room inside a block.
+ */
+static unsigned int image_max_segments(const struct image_read *read)
+{
+	return 2 * DIV_ROUND_UP(read->iter.bi_size, PAGE_SIZE) + 1;
+}
+
 static void image_overlay(struct image_read *read)
 {
 	struct diff_area *area = read->reader->area;
@@ -223,7 +232,7 @@ static void image_overlay(struct image_read *read)
 		.storage = area->config.storage,
 		.bios = &read->reader->bios,
 		.opf = REQ_OP_READ,
-		.pages = DIV_ROUND_UP(read->iter.bi_size, PAGE_SIZE) + 1,
+		.pages = image_max_segments(read),
 		.begin = image_diff_begin,
 		.end_io = image_diff_endio,
 		.private = read,
@@ -266,7 +275,8 @@ static void image_origin_endio(struct bio *clone)
 
 	read->status = clone->bi_status;
 	bio_put(clone);
-	if (read->status || image_all_absent(area, &read->iter))
+	if (read->status || (diff_map_may_walk(&area->map) &&
+			     image_all_absent(area, &read->iter)))
 		image_read_put(read);
 	else
 		image_overlay_later(read);

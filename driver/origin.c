@@ -172,6 +172,30 @@ static void origin_thaw_one(struct frozen *frozen)
 		pr_err("%pg: cannot thaw: error %d\n", frozen->handle.bdev, ret);
 }
 
+/*
+ * Is anything claimed that has no file system? Who claims a partition marks the
+ * whole disk as claimed, too; then nobody else can have claimed the disk.
+ */
+static bool origin_is_held_by_other(struct origin *origin)
+{
+	bool whole = false, partition = false, other = false;
+	struct frozen *frozen;
+
+	list_for_each_entry(frozen, &origin->frozen, node) {
+		struct block_device *bdev = frozen->handle.bdev;
+
+		if (!bdev->bd_holder)
+			continue;
+		if (!compat_bdev_partno(bdev)) {
+			whole = !frozen->has_fs;
+			continue;
+		}
+		partition = true;
+		other |= !frozen->has_fs;
+	}
+	return other || (whole && !partition);
+}
+
 int origin_freeze(struct origin *origin, struct error_text *error,
 		  const char *who)
 {
@@ -189,9 +213,8 @@ int origin_freeze(struct origin *origin, struct error_text *error,
 			goto out_thaw;
 		}
 		frozen->has_fs = compat_bdev_fs_frozen(bdev);
-		if (bdev->bd_holder && !frozen->has_fs)
-			origin->held_by_other = true;
 	}
+	origin->held_by_other = origin_is_held_by_other(origin);
 	return 0;
 
 out_thaw:

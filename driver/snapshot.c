@@ -44,7 +44,9 @@ static void snapshot_announce(struct snapshot *snapshot)
 
 	snapshot->announced = true;
 	error_copy(&snapshot->error, &snapshot->area->error);
-	error_copy(&snapshot->session->error, &snapshot->area->error);
+	/* The session shows the cause. */
+	if (!snapshot->consequence)
+		error_copy(&snapshot->session->error, &snapshot->area->error);
 	event_state_changed(snapshot->image, diff_area_state_name(state));
 }
 
@@ -55,11 +57,15 @@ static void session_share_failure(struct session *session,
 	enum diff_area_state state = diff_area_state(failed->area);
 	struct snapshot *snapshot;
 
-	list_for_each_entry(snapshot, &session->snapshots, node)
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		if (diff_area_state(snapshot->area) != DIFF_AREA_ACTIVE)
+			continue;
+		snapshot->consequence = true;
 		diff_area_fail(snapshot->area, state, false,
 			       state == DIFF_AREA_OVERFLOW ? -ENOSPC : -EIO,
 			       "the difference storage failed for %s",
 			       failed->name);
+	}
 }
 
 /*

@@ -36,6 +36,7 @@ struct tracker;
  * @image: while active
  * @shared_failure: its area failed for a reason of the session's storage
  * @announced: the failure was announced; used by the session's fail work only
+ * @consequence: its area failed because another's had; as @announced
  * @frozen: devices whose file systems were frozen at the last take
  * @nr_frozen: how many
  */
@@ -56,6 +57,7 @@ struct snapshot {
 	struct image *image;
 	bool shared_failure;
 	bool announced;
+	bool consequence;
 	dev_t *frozen;
 	unsigned int nr_frozen;
 };

@@ -359,6 +359,7 @@ static int snapshot_setup(struct snapshot *snapshot)
 
 	snapshot->shared_failure = false;
 	snapshot->announced = false;
+	snapshot->consequence = false;
 	ret = snapshot_attach(snapshot);
 	if (ret)
 		goto out;
@@ -628,6 +629,15 @@ static int take_armed(struct session *session)
 	return ret;
 }
 
+static void take_clear_errors(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	error_clear(&session->error);
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		error_clear(&snapshot->error);
+}
+
 static int __session_take(struct session *session)
 {
 	int ret;
@@ -648,6 +658,7 @@ static int __session_take(struct session *session)
 	if (ret)
 		goto out_snapshots;
 	list_add_tail(&session->active_node, &active_sessions);
+	take_clear_errors(session);
 	WRITE_ONCE(session->active, true);
 	/* In case that an area has failed already. */
 	queue_work(system_unbound_wq, &session->fail_work);
@@ -671,8 +682,6 @@ int session_take(struct session *session)
 	mutex_lock(&take_mutex);
 	ret = __session_take(session);
 	mutex_unlock(&take_mutex);
-	if (!ret)
-		error_clear(&session->error);
 	return ret;
 }
 
