@@ -33,6 +33,13 @@
 #define MAP_BIAS (1L << 60)
 #define MAP_LOST xa_mk_value(0)
 
+/*
+ * As the kernel's own maps of address spaces, on all kernels: on 6.1 a tree with
+ * USE_RCU and without ALLOC_RANGE crashes when a subtree of it is freed, because
+ * mt_free_walk() takes a node's metadata for its last slot.
+ */
+#define MAP_FLAGS (MT_FLAGS_ALLOC_RANGE | MT_FLAGS_USE_RCU | MT_FLAGS_LOCK_EXTERN)
+
 static void *map_mk_stored(s64 displacement)
 {
 	return xa_mk_value(displacement + MAP_BIAS);
@@ -47,7 +54,7 @@ void diff_map_init(struct diff_map *map)
 {
 	mutex_init(&map->mutex);
 	map->changing = false;
-	mt_init_flags(&map->tree, MT_FLAGS_USE_RCU | MT_FLAGS_LOCK_EXTERN);
+	mt_init_flags(&map->tree, MAP_FLAGS);
 	mt_set_external_lock(&map->tree, &map->mutex);
 }
 
@@ -60,6 +67,7 @@ void diff_map_clear(struct diff_map *map)
 	mas_for_each(&mas, entry, ULONG_MAX)
 		if (!xa_is_value(entry))
 			chunk_put(entry);
+	mt_clear_in_rcu(&map->tree); /* nobody looks: free it here and now */
 	__mt_destroy(&map->tree);
 	mutex_unlock(&map->mutex);
 }
