@@ -47,6 +47,7 @@
 #include <linux/part_stat.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rculist.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 
@@ -724,7 +725,10 @@ out:
 struct gate *gate_get(struct gendisk *disk)
 {
 	struct gate *gate;
+	unsigned int noio;
 
+	/* Who opens a gate waits for this mutex: no waiting for I/O under it. */
+	noio = memalloc_noio_save();
 	mutex_lock(&gates_mutex);
 	gate = gate_find(disk);
 	if (!gate) {
@@ -737,6 +741,7 @@ struct gate *gate_get(struct gendisk *disk)
 		wake_up_all(&gate->drained); /* should its end have begun */
 	}
 	mutex_unlock(&gates_mutex);
+	memalloc_noio_restore(noio);
 	return gate;
 }
 

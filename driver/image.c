@@ -29,6 +29,14 @@ struct image {
 	struct workqueue_struct *wq;	/* set once */
 };
 
+#define IMAGE_MINORS DISK_MAX_PARTS
+#define IMAGES_MAX ((1 << MINORBITS) / IMAGE_MINORS)
+
+/*
+ * A number of our own, that LVM does not know: it scans what it knows, and would
+ * find each physical volume twice.
+ */
+static int image_major;		/* set once, in image_init() */
 static DEFINE_IDA(image_ida);
 
 /* The block layer lets go of a module before it lets go of the disk. */
@@ -82,12 +90,19 @@ static void image_free(struct image *image)
 	rcu_read_unlock();
 }
 
+int image_init(void)
+{
+	image_major = register_blkdev(0, KBUILD_MODNAME);
+	return min(image_major, 0);
+}
+
 void image_exit(void)
 {
 	wait_event(no_images, !atomic_read(&images));
 	synchronize_rcu();
 	/* For tasks that were preempted on their way out of a function. */
 	synchronize_rcu_tasks();
+	unregister_blkdev(image_major, KBUILD_MODNAME);
 }
 
 /* The last opener has gone. */
@@ -118,6 +133,9 @@ static int image_alloc_disk(struct image *image)
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
 	snprintf(disk->disk_name, DISK_NAME_LEN, "blksnap%d", image->index);
+	disk->major = image_major;
+	disk->first_minor = image->index * IMAGE_MINORS;
+	disk->minors = IMAGE_MINORS;
 	disk->fops = &image_fops;
 	disk->private_data = image;
 	if (!image_has_partitions(origin))
@@ -136,7 +154,7 @@ static int image_alloc(struct image *image, const struct image_config *config)
 	image->config.snapshot = kstrdup(config->snapshot, GFP_KERNEL);
 	if (!image->config.session || !image->config.snapshot)
 		return -ENOMEM;
-	image->index = ida_alloc(&image_ida, GFP_KERNEL);
+	image->index = ida_alloc_max(&image_ida, IMAGES_MAX - 1, GFP_KERNEL);
 	if (image->index < 0)
 		return image->index;
 	image->wq = alloc_workqueue("blksnap%d", WQ_UNBOUND | WQ_MEM_RECLAIM, 0,

@@ -24,6 +24,13 @@ struct image_config {
 };
 
 /**
+ * image_init() - gets a major number
+ *
+ * Context: module init. Return: 0 or an errno.
+ */
+int image_init(void);
+
+/**
  * image_exit() - waits until the last opener of the last image has gone
  *
  * Context: module exit; there is no session any more.

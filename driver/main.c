@@ -21,11 +21,16 @@ static int __init blksnap_init(void)
 	ret = gate_init();
 	if (ret)
 		goto out_chunk;
-	ret = blksnap_configfs_init();
+	ret = image_init();
 	if (ret)
 		goto out_gate;
+	ret = blksnap_configfs_init();
+	if (ret)
+		goto out_image;
 	return 0;
 
+out_image:
+	image_exit();
 out_gate:
 	gate_exit();
 out_chunk:
