@@ -8,8 +8,8 @@
 #
 # common_setup loads the module; common_teardown fails the test if it left anything behind (a session, a tracker, an
 # image, a device-mapper or loop device, a reference to the module, a warning in the kernel's log), removes what was
-# left, unloads the module and makes the test disks blank. Mounts below /mnt/test* are unmounted without a word, and
-# `defer` names what else is to be undone whatever becomes of the test.
+# left, unloads the module and makes the test disks blank: it has to be the last command of teardown. Mounts below
+# /mnt/test* are unmounted without a word, and `defer` names what else is to be undone whatever becomes of the test.
 
 bats_require_minimum_version 1.8.0
 
@@ -24,6 +24,10 @@ BAD_LOG+='|hung task|blocked for more than|general protection|refcount_t|KASAN|U
 BAD_LOG+='|suspicious RCU|rcu.*(stall|detected)|soft lockup|hard LOCKUP|list_(add|del) corruption|Bad page'
 BAD_LOG+='|kmem_cache_destroy|Objects remaining|sysfs: cannot create|duplicate filename|sleeping function'
 BAD_LOG+='|scheduling while atomic|bad unlock balance|freeing active|stack-protector|NULL pointer'
+
+# bats notes where it is before every command, which takes far longer than the command on an emulated CPU: not in here.
+# A failure in a helper is shown as one of the test's line that called it.
+BATS_DEBUG_EXCLUDE_PATHS+=("${BASH_SOURCE[0]%/*}")
 
 declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
 COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD=''
@@ -77,24 +81,25 @@ mount_test() {
 
 # Makes the test disks that were written to all zeros again.
 common_blank_disks() {
-	local link dev dirty=()
-	for link in /dev/disk/by-id/virtio-t*; do
-		[[ -b $link && ! $link =~ -part[0-9]+$ ]] || continue
-		dev=$(readlink -e "$link")
-		# Fields of the statistics: 5 write requests, 12 discards.
-		awk '{ exit $5 + $12 == 0 }' "/sys/block/${dev##*/}/stat" || continue
-		[[ $(cat "/run/blank-${dev##*/}" 2>/dev/null) != "$(awk '{ print $5, $12 }' "/sys/block/${dev##*/}/stat")" ]] ||
-			continue
-		dirty+=("$dev")
+	local dev name stat dirty=()
+	for name in /sys/block/vd*; do
+		name=${name##*/}
+		[[ $(<"/sys/block/$name/serial") == t[0-9]* ]] || continue
+		read -ra stat <"/sys/block/$name/stat"
+		# How much was written and discarded, now and when it was last made blank.
+		[[ ${stat[4]} -ne 0 || ${stat[11]:-0} -ne 0 ]] || continue
+		[[ ! -e /run/blank-$name || $(<"/run/blank-$name") != "${stat[4]} ${stat[11]:-0}" ]] || continue
+		dirty+=("/dev/$name")
 	done
 	[[ ${#dirty[@]} -gt 0 ]] || return 0
 	for dev in "${dirty[@]}"; do
-		blkdiscard -f "$dev" || fail "$dev cannot be made blank" || return
+		blkdiscard -f "$dev" 2>/dev/null || fail "$dev cannot be made blank" || return
 		partx -d "$dev" 2>/dev/null || true
 	done
 	settle
 	for dev in "${dirty[@]}"; do
-		awk '{ print $5, $12 }' "/sys/block/${dev##*/}/stat" >"/run/blank-${dev##*/}"
+		read -ra stat <"/sys/block/${dev##*/}/stat"
+		printf '%s %s\n' "${stat[4]}" "${stat[11]:-0}" >"/run/blank-${dev##*/}"
 	done
 }
 
@@ -149,20 +154,20 @@ module_loaded() {
 # module_load [PARAMETER=VALUE...]
 module_load() {
 	local needed
-	for needed in $(modinfo -F depends "$KO" | tr , ' '); do
-		modprobe "$needed"
-	done
-	insmod "$KO" "$@"
+	needed=$(modinfo -F depends "$KO")
+	# shellcheck disable=SC2086 # a list of names
+	[[ -z $needed ]] || modprobe -a ${needed//,/ }
+	insmod "$KO" "$@" || return
 	[[ -d $SESSIONS && -d $TRACKERS ]] || fail "the module has no $SESSIONS or $TRACKERS"
 }
 
 module_unused() {
-	[[ $(cat /sys/module/blksnap/refcnt) -eq 0 ]]
+	[[ $(</sys/module/blksnap/refcnt) -eq 0 ]]
 }
 
 # module_unload: fails while something uses it.
 module_unload() {
-	settle
+	module_unused || settle
 	wait_until 10 module_unused || return
 	rmmod blksnap
 }
@@ -170,22 +175,44 @@ module_unload() {
 # --- the start and the end of a test ---------------------------------------------------------------------------------
 
 common_dm() {
-	dmsetup info -c --noheadings -o name 2>/dev/null | grep -v '^No devices' | sort || true
+	local file
+	for file in /sys/block/dm-*/dm/name; do
+		[[ ! -e $file ]] || printf '%s\n' "$(<"$file")"
+	done
 }
 
 common_loops() {
-	losetup -nO NAME | sort
+	local dir
+	for dir in /sys/block/loop*/loop; do
+		dir=${dir%/loop}
+		[[ ! -d $dir/loop ]] || printf '/dev/%s\n' "${dir##*/}"
+	done
 }
 
 common_md() {
 	local dir
 	for dir in /sys/block/*/md; do
-		[[ ! -d $dir ]] || basename "$(dirname "$dir")"
+		dir=${dir%/md}
+		[[ ! -d $dir ]] || printf '%s\n' "${dir##*/}"
 	done
+}
+
+# Runs a function without bats' notes on every command, and returns what it returns.
+common_untraced() {
+	local trace status=0
+	trace=$(trap -p DEBUG)
+	trap - DEBUG
+	"$@" || status=$?
+	eval "$trace"
+	return "$status"
 }
 
 # common_setup [PARAMETER=VALUE...]: loads the module, with these parameters.
 common_setup() {
+	common_untraced common_begin "$@"
+}
+
+common_begin() {
 	COMMON_DEFERRED=()
 	common_log_begin
 	! module_loaded || fail "the module is still loaded, from a test before this one" || return
@@ -196,25 +223,37 @@ common_setup() {
 	module_load "$@"
 }
 
+# news BEFORE NOW: prints the lines that are in NOW alone.
+common_news() {
+	local line
+	while IFS= read -r line; do
+		[[ -z $line || $'\n'$1$'\n' == *$'\n'"$line"$'\n'* ]] || printf '%s\n' "$line"
+	done <<<"$2"
+}
+
 # Prints what this test left behind, one a line.
 common_left() {
-	local dir
-	for dir in "$SESSIONS"/* "$TRACKERS"/*; do
-		[[ ! -d $dir ]] || printf 'left behind: %s\n' "$dir"
+	local item
+	for item in "$SESSIONS"/* "$TRACKERS"/* /sys/block/blksnap*; do
+		[[ ! -d $item ]] || printf 'left behind: %s\n' "$item"
 	done
-	for dir in /sys/block/blksnap*; do
-		[[ ! -e $dir ]] || printf 'left behind: the disk %s\n' "${dir##*/}"
+	{
+		common_news "$COMMON_DM" "$(common_dm)"
+		common_news "$COMMON_LOOPS" "$(common_loops)"
+		common_news "$COMMON_MD" "$(common_md)"
+	} | while read -r item; do
+		printf 'left behind: %s\n' "$item"
 	done
-	comm -13 <(printf '%s\n' "$COMMON_DM") <(common_dm) | sed '/^$/d; s/^/left behind: device-mapper table /'
-	comm -13 <(printf '%s\n' "$COMMON_LOOPS") <(common_loops) | sed '/^$/d; s/^/left behind: /'
-	comm -13 <(printf '%s\n' "$COMMON_MD") <(common_md) | sed '/^$/d; s/^/left behind: /'
 }
 
 # Unmounts /mnt/test*, the last mount first.
 common_umount() {
-	local dir
-	findmnt -rno TARGET | grep '^/mnt/test' | tac | while read -r dir; do
-		umount "$dir" || umount -l "$dir" || true
+	local dir mounts=() i
+	while read -r _ dir _; do
+		[[ $dir != /mnt/test* ]] || mounts+=("$dir")
+	done </proc/self/mounts
+	for ((i = ${#mounts[@]} - 1; i >= 0; i--)); do
+		umount "${mounts[i]}" || umount -l "${mounts[i]}" || true
 	done
 }
 
@@ -235,21 +274,25 @@ common_remove_left() {
 	for item in "$TRACKERS"/*; do
 		[[ ! -d $item ]] || tracker_destroy "${item##*/}" || true
 	done
-	comm -13 <(printf '%s\n' "$COMMON_MD") <(common_md) | while read -r item; do
-		[[ -z $item ]] || mdadm --stop "/dev/$item" || true
+	common_news "$COMMON_MD" "$(common_md)" | while read -r item; do
+		mdadm --stop "/dev/$item" || true
 	done
 	# Tables may lie on one another: as many rounds as there are tables.
-	comm -13 <(printf '%s\n' "$COMMON_DM") <(common_dm) | tac | while read -r _; do
-		comm -13 <(printf '%s\n' "$COMMON_DM") <(common_dm) | while read -r item; do
-			[[ -z $item ]] || dmsetup remove --retry "$item" 2>/dev/null || true
+	common_news "$COMMON_DM" "$(common_dm)" | while read -r _; do
+		common_news "$COMMON_DM" "$(common_dm)" | while read -r item; do
+			dmsetup remove --retry "$item" 2>/dev/null || true
 		done
 	done
-	comm -13 <(printf '%s\n' "$COMMON_LOOPS") <(common_loops) | while read -r item; do
-		[[ -z $item ]] || losetup -d "$item" || true
+	common_news "$COMMON_LOOPS" "$(common_loops)" | while read -r item; do
+		losetup -d "$item" || true
 	done
 }
 
 common_teardown() {
+	common_untraced common_end
+}
+
+common_end() {
 	local i left bad=0
 	cd / || bad=1
 	for ((i = ${#COMMON_DEFERRED[@]} - 1; i >= 0; i--)); do
@@ -278,12 +321,9 @@ common_teardown() {
 	fi
 	if module_loaded; then
 		module_unload || {
-			printf 'the module cannot be unloaded, it has %s references\n' "$(cat /sys/module/blksnap/refcnt)"
+			printf 'the module cannot be unloaded, it has %s references\n' "$(</sys/module/blksnap/refcnt)"
 			bad=1
 		}
-	elif [[ -n ${BATS_TEST_COMPLETED:-} && -z ${COMMON_UNLOADED:-} ]]; then
-		printf 'the module is not loaded any more\n'
-		bad=1
 	fi
 	[[ ! -e $CONFIG ]] || module_loaded || {
 		printf '%s is still there\n' "$CONFIG"
