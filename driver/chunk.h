@@ -119,6 +119,7 @@ void chunk_put(struct chunk *chunk);
  */
 static inline bool chunk_is_ready(const struct chunk *chunk)
 {
+	/* pairs with chunk_set_state() */
 	return smp_load_acquire(&chunk->state) == CHUNK_READY;
 }
 

@@ -134,7 +134,7 @@ struct diff_area {
 	enum diff_area_state state;
 	struct error_text error;
 	struct diff_map map;
-	spinlock_t lock;
+	spinlock_t lock;	/* protects the next two, and the chunks */
 	struct list_head ready;
 	struct list_head starved;
 	struct timer_list hold_timer;
@@ -221,6 +221,7 @@ static inline enum diff_area_state diff_area_state(struct diff_area *area)
 	 * diff_area_leave_active().
 	 */
 	smp_rmb();
+	/* what comes after must not be read before: the same pair */
 	return smp_load_acquire(&area->state);
 }
 
@@ -294,7 +295,7 @@ static inline u64 diff_area_in_memory(const struct diff_area *area)
 	/* In this order: between the two reads it can only seem to be more. */
 	u64 stored = atomic64_read(&area->stats.stored);
 
-	smp_rmb();
+	smp_rmb(); /* counters only: no partner */
 	return atomic64_read(&area->stats.preserved) - stored;
 }
 

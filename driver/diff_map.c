@@ -30,7 +30,7 @@
 #define MAP_NODE_BYTES 256
 
 /* Displacements may be negative; what an entry can hold may not. */
-#define MAP_BIAS (1L << 60)
+#define MAP_BIAS BIT(60)
 #define MAP_LOST xa_mk_value(0)
 
 /*

@@ -43,7 +43,7 @@ struct diff_run {
  */
 struct diff_map {
 	struct maple_tree tree;
-	struct mutex mutex;
+	struct mutex mutex;	/* serialises changes */
 	bool changing;
 };
 

@@ -16,10 +16,10 @@ struct error_text;
  * struct diff_storage_ops - a kind of difference storage
  * @place: says where a sector lies. Fills in the bio's device and sector for
  *	@pos, and returns how many sectors follow there in one piece.
- *	Context: must not sleep.
- * @device: the block device that it lies on. Context: any.
- * @close: gives everything back. Called once, when no I/O is in flight.
- *	Context: may sleep.
+ *	Must not sleep.
+ * @device: the block device that it lies on. Must not sleep.
+ * @close: gives everything back. Called once, when no I/O is in flight. May
+ *	sleep.
  */
 struct diff_storage_ops {
 	sector_t (*place)(struct diff_storage *storage, sector_t pos,
@@ -38,7 +38,7 @@ struct diff_storage_ops {
  */
 struct diff_storage {
 	const struct diff_storage_ops *ops;
-	spinlock_t lock;
+	spinlock_t lock;	/* protects @used */
 	sector_t size;
 	sector_t used;
 	struct bio_set bios;

@@ -14,7 +14,7 @@
  * @text: empty or "ERRNO: what was wrong"; protected by @lock
  */
 struct error_text {
-	spinlock_t lock;
+	spinlock_t lock;	/* protects @text */
 	char text[ERROR_TEXT_MAX];
 };
 

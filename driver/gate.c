@@ -33,7 +33,8 @@
  *
  * Memory. An origin_write is needed to pass. The submitter must not wait for
  * one, so a bio that gets none is put on the list @raw, linked through the bio
- * itself, and tried again whenever one is freed. The reserve is the gate's own: gates of stacked disks must not wait for each other.
+ * itself, and is tried again whenever one is freed. The reserve is the gate's
+ * own: gates of stacked disks must not wait for each other.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -177,7 +178,7 @@ static void gate_complete_chained(struct bio *bio)
 static void gate_free_write(struct gate *gate, struct origin_write *write)
 {
 	mempool_free(write, &gate->pool);
-	smp_mb();
+	smp_mb(); /* see above */
 	if (unlikely(READ_ONCE(gate->raw.head)))
 		queue_work(gate->wq, &gate->raw_work);
 }
@@ -261,7 +262,7 @@ static bool gate_try(struct gate *gate, struct origin_write *write)
 	rcu_read_lock();
 	if (!percpu_ref_tryget_live_rcu(&gate->writes))
 		goto out;
-	smp_rmb();
+	smp_rmb(); /* pairs with __gate_open() */
 	if (!gate_satisfied(gate, bio_op(bio), write->first, write->last)) {
 		percpu_ref_put(&gate->writes);
 		goto out;

@@ -125,7 +125,8 @@ struct gate *gate_get(struct gendisk *disk);
  * @gate: from gate_get(); no watcher of the caller is on it any more
  *
  * The last one takes the gate down from a worker, when the writes that it has
- * passed are complete; until then gate_get() finds it again. Context: may sleep; does not wait for I/O.
+ * passed are complete; until then gate_get() finds it again. Context: may sleep;
+ * does not wait for I/O.
  */
 void gate_put(struct gate *gate);
 

@@ -18,7 +18,7 @@
 
 /* Resolving */
 
-static int origin_path_to_dev(const struct path *path, dev_t *dev)
+static int origin_path_to_dev(const struct path *path, int mask, dev_t *dev)
 {
 	struct inode *inode = d_backing_inode(path->dentry);
 
@@ -27,25 +27,33 @@ static int origin_path_to_dev(const struct path *path, dev_t *dev)
 	if (path->mnt->mnt_flags & MNT_NODEV)
 		return -EACCES;
 	*dev = inode->i_rdev;
-	return path_permission(path, MAY_READ);
+	return path_permission(path, mask);
 }
 
-int origin_resolve(const char *name, dev_t *dev, struct error_text *error,
-		   const char *who)
+int origin_resolve(const char *name, int mask, dev_t *dev)
 {
 	struct path path;
 	int ret;
 
 	ret = kern_path(name, LOOKUP_FOLLOW, &path);
 	if (ret)
-		return error_set(error, who, ret, "cannot find %s", name);
-	ret = origin_path_to_dev(&path, dev);
+		return ret;
+	ret = origin_path_to_dev(&path, mask, dev);
 	path_put(&path);
-	if (ret == -ENOTBLK)
-		return error_set(error, who, ret, "%s is not a block device", name);
-	if (ret)
-		return error_set(error, who, ret, "no right to read %s", name);
-	return 0;
+	return ret;
+}
+
+int origin_refuse_path(const char *path, int err, struct error_text *error,
+		       const char *who)
+{
+	switch (err) {
+	case -ENOTBLK:
+		return error_set(error, who, err, "%s is not a block device", path);
+	case -EACCES:
+		return error_set(error, who, err, "no right to use %s", path);
+	default:
+		return error_set(error, who, err, "cannot find %s", path);
+	}
 }
 
 /* Opening */

@@ -36,15 +36,25 @@ struct frozen {
 /**
  * origin_resolve() - which block device a path names
  * @path: resolved with the rights of the current task
+ * @mask: MAY_READ, MAY_WRITE: what he must be allowed to do with it
  * @dev: the answer
- * @error: gets the reason of a refusal
- * @who: for its log line
  *
  * Context: may sleep. Return: 0, -ENOENT, -ENOTBLK, -EACCES, or another errno of
  * the path's resolution.
  */
-int origin_resolve(const char *path, dev_t *dev, struct error_text *error,
-		   const char *who);
+int origin_resolve(const char *path, int mask, dev_t *dev);
+
+/**
+ * origin_refuse_path() - says what was wrong with a path
+ * @path: the path
+ * @err: what origin_resolve() has returned
+ * @error: gets the reason
+ * @who: for its log line
+ *
+ * Context: may sleep. Return: @err.
+ */
+int origin_refuse_path(const char *path, int err, struct error_text *error,
+		       const char *who);
 
 /**
  * origin_open() - opens a device and checks that it can be followed

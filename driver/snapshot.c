@@ -27,13 +27,15 @@ static bool snapshot_name_is_partition(const char *name)
 
 bool snapshot_name_valid(const char *name)
 {
-	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "abcdefghijklmnopqrstuvwxyz"
-				      "0123456789._:+-";
 	size_t len = strlen(name);
+	size_t i;
 
+	for (i = 0; i < len; i++)
+		if (!isascii(name[i]) ||
+		    !(isalnum(name[i]) || strchr("._:+-", name[i])))
+			return false;
 	return len && len <= SNAPSHOT_NAME_MAX && name[0] != '.' &&
-	       strspn(name, allowed) == len && !snapshot_name_is_partition(name);
+	       !snapshot_name_is_partition(name);
 }
 
 /* Failures of areas */
@@ -188,6 +190,22 @@ static int snapshot_store_path(char **where, const char *path)
 	return 0;
 }
 
+static int __session_resolve_diff(struct session *session, const char *path,
+				  dev_t *dev)
+{
+	int ret = origin_resolve(path, MAY_READ | MAY_WRITE, dev);
+
+	lockdep_assert_held(&session->mutex);
+	if (ret == -ENOTBLK)
+		return error_set(&session->error, session->name, -EOPNOTSUPP,
+				 "%s: this version stores differences on block devices only",
+				 path);
+	if (ret)
+		return origin_refuse_path(path, ret, &session->error,
+					  session->name);
+	return 0;
+}
+
 int session_set_diff(struct session *session, const char *path)
 {
 	dev_t dev;
@@ -197,11 +215,7 @@ int session_set_diff(struct session *session, const char *path)
 	ret = session_refuse_active(session, &session->error, session->name);
 	if (ret)
 		goto out;
-	ret = origin_resolve(path, &dev, &session->error, session->name);
-	if (ret == -ENOTBLK)
-		ret = error_set(&session->error, session->name, -EOPNOTSUPP,
-				"%s: this version stores differences on block devices only",
-				path);
+	ret = __session_resolve_diff(session, path, &dev);
 	if (ret)
 		goto out;
 	ret = snapshot_store_path(&session->diff_file, path);
@@ -238,6 +252,16 @@ static int snapshot_try_device(struct snapshot *snapshot, dev_t dev)
 	return ret;
 }
 
+static int snapshot_resolve(struct snapshot *snapshot, const char *path,
+			    dev_t *dev)
+{
+	int ret = origin_resolve(path, MAY_READ, dev);
+
+	if (!ret)
+		return 0;
+	return origin_refuse_path(path, ret, &snapshot->error, snapshot->label);
+}
+
 int snapshot_set_device(struct snapshot *snapshot, const char *path)
 {
 	struct session *session = snapshot->session;
@@ -247,8 +271,7 @@ int snapshot_set_device(struct snapshot *snapshot, const char *path)
 	mutex_lock(&session->mutex);
 	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
 	if (!ret)
-		ret = origin_resolve(path, &dev, &snapshot->error,
-				     snapshot->label);
+		ret = snapshot_resolve(snapshot, path, &dev);
 	if (!ret)
 		ret = __snapshot_refuse_twin(snapshot, dev);
 	if (!ret)

@@ -81,7 +81,7 @@ struct snapshot {
  */
 struct session {
 	char name[SNAPSHOT_NAME_MAX + 1];
-	struct mutex mutex;
+	struct mutex mutex;	/* protects all that is configured */
 	struct list_head snapshots;
 	unsigned int nr_snapshots;
 	struct error_text error;
