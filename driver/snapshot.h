@@ -10,6 +10,7 @@
 #include "diff_area.h"
 #include "error.h"
 #include "origin.h"
+#include "stack.h"
 
 #define SNAPSHOT_NAME_MAX 64
 
@@ -31,6 +32,7 @@ struct tracker;
  * @preserve_discards: see the attribute "discard"; session's mutex
  * @granule: in force since the last take, in bytes; session's mutex
  * @origin: while active
+ * @stack: what the origin is built upon; while active
  * @tracker: while active
  * @area: while active
  * @image: while active
@@ -52,6 +54,7 @@ struct snapshot {
 	bool preserve_discards;
 	unsigned int granule;
 	struct origin origin;
+	struct stack stack;
 	struct tracker *tracker;
 	struct diff_area *area;
 	struct image *image;
@@ -73,6 +76,7 @@ struct snapshot {
  * @diff_dev: what it was resolved to; protected by @mutex
  * @active: written under @mutex
  * @storage: while active
+ * @diff_stack: what its device is built upon; while active
  * @wq: stores of its areas; while active
  * @fail_work: announces failures of its areas
  * @active_node: in the list of active sessions; protected by the take's mutex
@@ -89,6 +93,7 @@ struct session {
 	dev_t diff_dev;
 	bool active;
 	struct diff_storage *storage;
+	struct stack diff_stack;
 	struct workqueue_struct *wq;
 	struct work_struct fail_work;
 	struct list_head active_node;

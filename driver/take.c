@@ -26,7 +26,6 @@
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
 #include <linux/list_sort.h>
-#include <linux/major.h>
 #include <linux/moduleparam.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -94,28 +93,14 @@ static int take_check_configured(struct session *session)
 
 /* Step: the origins are open, in the order of the take */
 
-/*
- * A file system on a loop device must freeze before the one that holds its
- * file. Of device-mapper and md devices, the upper was made after the lower,
- * and so has the higher number, unless its table was reloaded; a wrong order
- * there ends in -ETIMEDOUT.
- */
-static unsigned int origin_rank(struct block_device *bdev)
-{
-	if (MAJOR(bdev->bd_dev) == LOOP_MAJOR)
-		return 2;
-	return bdev->bd_disk->fops->submit_bio ? 1 : 0;
-}
-
+/* What is stacked on another one has more layers below it. */
 static int origin_top_down(void *priv, const struct list_head *a,
 			   const struct list_head *b)
 {
-	struct block_device *one = snapshot_bdev(list_entry(a, struct snapshot, node));
-	struct block_device *two = snapshot_bdev(list_entry(b, struct snapshot, node));
+	const struct snapshot *one = list_entry(a, struct snapshot, node);
+	const struct snapshot *two = list_entry(b, struct snapshot, node);
 
-	if (origin_rank(one) != origin_rank(two))
-		return origin_rank(one) < origin_rank(two);
-	return origin_rank(one) && one->bd_dev < two->bd_dev;
+	return one->stack.height < two->stack.height;
 }
 
 static void take_close_origins(struct session *session, struct snapshot *until)
@@ -140,11 +125,14 @@ static int take_open_origin(struct snapshot *snapshot)
 		return take_blame(snapshot, ret);
 	ret = origin_list_fs(&snapshot->origin);
 	if (!ret)
+		ret = stack_walk(snapshot->dev, &snapshot->stack);
+	if (!ret)
 		return 0;
 	origin_forget_fs(&snapshot->origin);
 	origin_close(&snapshot->origin);
 	return take_blame(snapshot, error_set(&snapshot->error, snapshot->label,
-					      ret, "cannot open its partitions"));
+					      ret, "cannot find out what %s consists of",
+					      snapshot->device));
 }
 
 static int take_open_origins(struct session *session)
@@ -186,38 +174,61 @@ static struct snapshot *session_origin_on(struct session *session,
 	return NULL;
 }
 
-/* Is this device an origin, of this session or of an active one? */
-static int take_check_diff_free(struct session *session,
-				struct block_device *diff)
-{
-	struct snapshot *snapshot = session_origin_on(session, diff);
-	struct session *other;
-
-	list_for_each_entry(other, &active_sessions, active_node)
-		if (!snapshot)
-			snapshot = session_origin_on(other, diff);
-	if (!snapshot)
-		return 0;
-	return error_set(&session->error, session->name, -EBUSY,
-			 "%s is an origin (%s), or shares a disk range with it",
-			 session->diff_file, snapshot->label);
-}
-
-/* Does another session keep its differences on one of our origins? */
-static int take_check_origins_free(struct session *session)
+static struct snapshot *session_origin_below(struct session *session,
+					     const struct stack *stack)
 {
 	struct snapshot *snapshot;
-	struct session *other;
 
-	list_for_each_entry(other, &active_sessions, active_node) {
-		snapshot = session_origin_on(session,
-					     diff_storage_device(other->storage));
-		if (snapshot)
-			return error_set(&session->error, session->name, -EBUSY,
-					 "%s holds the difference storage of session %s",
-					 snapshot->device, other->name);
-	}
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (stack_has(stack, disk_devt(snapshot_bdev(snapshot)->bd_disk)))
+			return snapshot;
+	return NULL;
+}
+
+/*
+ * May this session's origins and that one's difference storage live together?
+ * Not if they share sectors. And not if the storage is built upon an origin's
+ * disk: what is stored would arrive there as a write of another driver, be
+ * preserved, stored, and arrive again.
+ */
+static int take_check_pair(struct session *session, struct session *origins,
+			   struct session *diff)
+{
+	struct snapshot *snapshot;
+
+	snapshot = session_origin_on(origins, diff_storage_device(diff->storage));
+	if (snapshot)
+		return error_set(&session->error, session->name, -EBUSY,
+				 "%s, the difference storage of session %s, shares sectors with the origin %s of %s",
+				 diff->diff_file, diff->name, snapshot->device,
+				 snapshot->label);
+	snapshot = session_origin_below(origins, &diff->diff_stack);
+	if (snapshot)
+		return error_set(&session->error, session->name, -EXDEV,
+				 "%s, the difference storage of session %s, is built upon the disk of the origin %s of %s",
+				 diff->diff_file, diff->name, snapshot->device,
+				 snapshot->label);
 	return 0;
+}
+
+static int take_check_storage(struct session *session)
+{
+	struct session *other;
+	int ret;
+
+	ret = stack_walk(session->diff_dev, &session->diff_stack);
+	if (ret)
+		return error_set(&session->error, session->name, ret,
+				 "cannot find out what %s consists of",
+				 session->diff_file);
+	ret = take_check_pair(session, session, session);
+	list_for_each_entry(other, &active_sessions, active_node) {
+		if (!ret)
+			ret = take_check_pair(session, other, session);
+		if (!ret)
+			ret = take_check_pair(session, session, other);
+	}
+	return ret;
 }
 
 static int take_open_storage(struct session *session)
@@ -225,21 +236,18 @@ static int take_open_storage(struct session *session)
 	struct diff_storage *storage;
 	int ret;
 
-	ret = take_check_origins_free(session);
-	if (ret)
-		return ret;
 	storage = diff_storage_open_bdev(session->diff_dev, session->diff_file,
 					 take_block_size(session),
 					 &session->error, session->name);
 	if (IS_ERR(storage))
 		return PTR_ERR(storage);
-	ret = take_check_diff_free(session, diff_storage_device(storage));
+	session->storage = storage;
+	ret = take_check_storage(session);
 	if (ret) {
 		diff_storage_close(storage);
-		return ret;
+		session->storage = NULL;
 	}
-	session->storage = storage;
-	return 0;
+	return ret;
 }
 
 static void take_close_storage(struct session *session)

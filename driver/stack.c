@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a block device is built upon.
+ *
+ * The kernel has no interface for modules to ask that, but one for people: the
+ * "slaves" directories of sysfs, and "loop/backing_file". That is read here.
+ */
+#include <linux/blkdev.h>
+#include <linux/fs.h>
+#include <linux/kernel.h>
+#include <linux/major.h>
+#include <linux/namei.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "compat/bdev.h"
+#include "stack.h"
+
+#define STACK_HEIGHT_MAX 16	/* more than anybody builds: bounds recursion */
+#define SYSFS_DEVICE "/sys/dev/block/%u:%u/"
+
+bool stack_has(const struct stack *stack, dev_t disk)
+{
+	unsigned int i;
+
+	for (i = 0; i < stack->nr; i++)
+		if (stack->disks[i] == disk)
+			return true;
+	return false;
+}
+
+/* The disk that a partition lies on; a disk is its own. */
+static int stack_disk_of(dev_t dev, dev_t *disk)
+{
+	struct compat_bdev handle;
+	int ret = compat_bdev_open(&handle, dev, NULL);
+
+	if (ret)
+		return ret;
+	*disk = disk_devt(handle.bdev->bd_disk);
+	compat_bdev_close(&handle);
+	return 0;
+}
+
+/* One short file of sysfs, without its newline. */
+static int stack_read(const char *path, char *text, size_t size)
+{
+	struct file *file = filp_open(path, O_RDONLY, 0);
+	loff_t pos = 0;
+	ssize_t len;
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	len = kernel_read(file, text, size - 1, &pos);
+	filp_close(file, NULL);
+	if (len < 0)
+		return len;
+	text[len] = '\0';
+	strim(text);
+	return 0;
+}
+
+/* The names in a directory, each ended by a zero byte. */
+struct stack_names {
+	struct dir_context ctx;
+	size_t used;
+	bool full;
+	char text[1024];
+};
+
+static bool stack_add_name(struct dir_context *ctx, const char *name, int len,
+			   loff_t offset, u64 ino, unsigned int type)
+{
+	struct stack_names *names = container_of(ctx, struct stack_names, ctx);
+
+	if (name[0] == '.')
+		return true;
+	if (names->used + len + 1 >= sizeof(names->text)) {
+		names->full = true;
+		return false;
+	}
+	memcpy(names->text + names->used, name, len);
+	names->used += len + 1;
+	return true;
+}
+
+static int stack_list(const char *path, struct stack_names *names)
+{
+	struct file *file = filp_open(path, O_RDONLY | O_DIRECTORY, 0);
+	int ret;
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	ret = iterate_dir(file, &names->ctx);
+	filp_close(file, NULL);
+	return ret ?: names->full ? -E2BIG : 0;
+}
+
+static int stack_parse_dev(const char *text, dev_t *dev)
+{
+	unsigned int major, minor;
+
+	if (sscanf(text, "%u:%u", &major, &minor) != 2)
+		return -EINVAL;
+	*dev = MKDEV(major, minor);
+	return 0;
+}
+
+static int stack_descend(struct stack *stack, dev_t disk, unsigned int level);
+
+/* A device one layer below. */
+static int stack_enter(struct stack *stack, dev_t dev, unsigned int level)
+{
+	dev_t disk;
+	int ret;
+
+	ret = stack_disk_of(dev, &disk);
+	if (ret)
+		return ret;
+	if (!stack_has(stack, disk)) {
+		if (stack->nr == STACK_DISKS_MAX)
+			return -E2BIG;
+		stack->disks[stack->nr++] = disk;
+	}
+	stack->height = max(stack->height, level);
+	return stack_descend(stack, disk, level);
+}
+
+/* The file system that holds a loop device's file. A deleted file has none. */
+static int stack_descend_loop(struct stack *stack, dev_t disk,
+			      unsigned int level)
+{
+	char name[64], *file;
+	struct path path;
+	dev_t dev = 0;
+	int ret;
+
+	file = kmalloc(PATH_MAX, GFP_KERNEL);
+	if (!file)
+		return -ENOMEM;
+	snprintf(name, sizeof(name), SYSFS_DEVICE "loop/backing_file",
+		 MAJOR(disk), MINOR(disk));
+	ret = stack_read(name, file, PATH_MAX);
+	if (!ret)
+		ret = kern_path(file, LOOKUP_FOLLOW, &path);
+	kfree(file);
+	if (ret)
+		return ret == -ENOENT ? 0 : ret;
+	if (S_ISBLK(d_backing_inode(path.dentry)->i_mode))
+		dev = d_backing_inode(path.dentry)->i_rdev;
+	else if (path.dentry->d_sb->s_bdev)
+		dev = path.dentry->d_sb->s_bdev->bd_dev;
+	path_put(&path);
+	return dev ? stack_enter(stack, dev, level) : 0;
+}
+
+static int stack_enter_slave(struct stack *stack, dev_t disk, const char *slave,
+			     unsigned int level)
+{
+	char path[128], text[32];
+	dev_t dev;
+	int ret;
+
+	snprintf(path, sizeof(path), SYSFS_DEVICE "slaves/%s/dev", MAJOR(disk),
+		 MINOR(disk), slave);
+	ret = stack_read(path, text, sizeof(text));
+	if (!ret)
+		ret = stack_parse_dev(text, &dev);
+	return ret ?: stack_enter(stack, dev, level);
+}
+
+static int stack_descend_slaves(struct stack *stack, dev_t disk,
+				unsigned int level)
+{
+	struct stack_names *names;
+	char path[64];
+	size_t at;
+	int ret;
+
+	names = kzalloc(sizeof(*names), GFP_KERNEL);
+	if (!names)
+		return -ENOMEM;
+	names->ctx.actor = stack_add_name;
+	snprintf(path, sizeof(path), SYSFS_DEVICE "slaves", MAJOR(disk),
+		 MINOR(disk));
+	ret = stack_list(path, names);
+	for (at = 0; !ret && at < names->used; at += strlen(names->text + at) + 1)
+		ret = stack_enter_slave(stack, disk, names->text + at, level);
+	kfree(names);
+	return ret;
+}
+
+static int stack_descend(struct stack *stack, dev_t disk, unsigned int level)
+{
+	int ret;
+
+	if (level == STACK_HEIGHT_MAX)
+		return -E2BIG;
+	ret = stack_descend_slaves(stack, disk, level + 1);
+	if (!ret && MAJOR(disk) == LOOP_MAJOR)
+		ret = stack_descend_loop(stack, disk, level + 1);
+	return ret;
+}
+
+int stack_walk(dev_t dev, struct stack *stack)
+{
+	dev_t disk;
+	int ret;
+
+	stack->height = 0;
+	stack->nr = 0;
+	ret = stack_disk_of(dev, &disk);
+	return ret ?: stack_descend(stack, disk, 0);
+}

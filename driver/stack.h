@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef BLKSNAP_STACK_H
+#define BLKSNAP_STACK_H
+
+#include <linux/types.h>
+
+#define STACK_DISKS_MAX 64
+
+/**
+ * struct stack - what a block device is built upon
+ * @height: how many layers there are below it, at most
+ * @nr: how many of @disks are used
+ * @disks: every disk below it, at any depth; it is not among them itself
+ */
+struct stack {
+	unsigned int height;
+	unsigned int nr;
+	dev_t disks[STACK_DISKS_MAX];
+};
+
+/**
+ * stack_walk() - finds out what a device is built upon
+ * @dev: a disk or a partition
+ * @stack: the answer
+ *
+ * Follows the slaves of device-mapper, md and others, and the file of a loop
+ * device to the device of its file system. What lies below a file system of
+ * several devices (btrfs) is not found.
+ *
+ * Context: may sleep. Return: 0; -ENOENT when sysfs is not mounted at /sys;
+ * -E2BIG when there are more than STACK_DISKS_MAX disks.
+ */
+int stack_walk(dev_t dev, struct stack *stack);
+
+/**
+ * stack_has() - is a disk below? Context: any.
+ * @stack: from stack_walk()
+ * @disk: the whole disk's number
+ */
+bool stack_has(const struct stack *stack, dev_t disk);
+
+#endif
