@@ -145,6 +145,25 @@ static void diff_area_store_soon(struct diff_area *area)
 	queue_work(area->config.wq, &area->store_work);
 }
 
+/*
+ * Some memory is free: the first may try. If it gets what it needs, it lets the
+ * next one try (diff_area_preserve); so nobody is woken in vain but one.
+ */
+static void diff_area_resume_one(struct diff_area *area)
+{
+	struct origin_write *write;
+	unsigned long flags;
+
+	spin_lock_irqsave(&area->lock, flags);
+	write = list_first_entry_or_null(&area->starved, struct origin_write,
+					 node);
+	if (write)
+		list_del(&write->node);
+	spin_unlock_irqrestore(&area->lock, flags);
+	if (write)
+		gate_resume(write);
+}
+
 void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 		    bool shared, int err, const char *fmt, ...)
 {
@@ -427,9 +446,10 @@ static void diff_area_starve(struct diff_area *area, struct preserving *work,
 	diff_area_store_soon(area);
 
 	smp_mb(); /* pairs with the change of state, and with the relief */
-	if (memory_reliefs() != work->reliefs ||
-	    READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
 		diff_area_resume_starved(area);
+	else if (memory_reliefs() != work->reliefs)
+		diff_area_resume_one(area);
 }
 
 /* Some of the range has no chunk. */
@@ -478,6 +498,8 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 	if (!list_empty(&work.loads))
 		write->stalled_ns = ktime_get_ns();
 	diff_area_issue(area, &work);
+	if (!work.err && !list_empty(&area->starved))
+		diff_area_resume_one(area);
 	answer = diff_area_park(area, &work, write);
 	if (work.blocker)
 		chunk_put(work.blocker);
@@ -740,7 +762,7 @@ static void diff_area_told_relief(struct memory_user *user)
 	struct diff_area *area = container_of(user, struct diff_area, memory);
 
 	if (!list_empty(&area->starved))
-		diff_area_resume_starved(area);
+		diff_area_resume_one(area);
 }
 
 static const struct memory_user_ops diff_area_memory_ops = {
