@@ -70,6 +70,7 @@ struct gate {
 	struct gendisk *disk;		/* set once; held */
 	unsigned int users;		/* protected by gates_mutex */
 	unsigned int closed;		/* protected by gates_mutex */
+	bool ending;			/* @destroy_work is due; gates_mutex */
 	bool drained_once;		/* all there was before us is complete */
 	struct percpu_ref writes;	/* live: open. A reference a passed write */
 	wait_queue_head_t drained;	/* woken when @writes comes to zero */
@@ -514,6 +515,7 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 
 	down_write(&gate->watchers_sem);
 	list_add_tail_rcu(&watcher->node, &gate->watchers);
+	gate->drained_once = false; /* its range was not counted before */
 	up_write(&gate->watchers_sem);
 	/* Decisions that were made without the watcher have been acted upon. */
 	synchronize_rcu();
@@ -646,6 +648,8 @@ static bool gate_outlives_writes(struct gate *gate)
 	unused = !gate->users;
 	if (unused)
 		hash_del_rcu(&gate->node);
+	else
+		gate->ending = false;
 	__gate_open(gate);
 	mutex_unlock(&gates_mutex);
 	return unused;
@@ -750,8 +754,10 @@ void gate_put(struct gate *gate)
 {
 	mutex_lock(&gates_mutex);
 	WRITE_ONCE(gate->users, gate->users - 1);
-	if (!gate->users)
+	if (!gate->users && !gate->ending) {
+		gate->ending = true;
 		queue_work(destroy_wq, &gate->destroy_work);
+	}
 	mutex_unlock(&gates_mutex);
 }
 
