@@ -124,6 +124,15 @@ static inline bool chunk_is_ready(const struct chunk *chunk)
 }
 
 /**
+ * chunk_granules() - how many granules it has. Context: any.
+ * @chunk: the chunk
+ */
+static inline u64 chunk_granules(const struct chunk *chunk)
+{
+	return chunk->last - chunk->first + 1;
+}
+
+/**
  * chunk_set_state() - ends CHUNK_LOADING
  * @chunk: the chunk; the caller holds its area's lock
  * @state: CHUNK_READY or CHUNK_FAILED

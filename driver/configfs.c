@@ -542,7 +542,7 @@ CONFIGFS_ATTR_RO(blksnap_, version);
 
 static ssize_t blksnap_features_show(struct config_item *item, char *page)
 {
-	return sysfs_emit(page, "diff-bdev\noverlap\n");
+	return sysfs_emit(page, "diff-bdev\nimage-write\noverlap\n");
 }
 CONFIGFS_ATTR_RO(blksnap_, features);
 

@@ -43,10 +43,8 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/ktime.h>
-#include <linux/list_sort.h>
 #include <linux/log2.h>
 #include <linux/moduleparam.h>
 #include <linux/percpu.h>
@@ -55,8 +53,8 @@
 
 #include "chunk.h"
 #include "diff_area.h"
-#include "diff_io.h"
 #include "diff_storage.h"
+#include "diff_store.h"
 
 #define GRANULE_MIN SZ_4K
 #define GRANULE_HINT_MAX SZ_64K
@@ -164,6 +162,15 @@ static void diff_area_resume_one(struct diff_area *area)
 		gate_resume(write);
 }
 
+/* For who waits in diff_area_settle(). */
+static void diff_area_note_change(struct diff_area *area)
+{
+	atomic_inc(&area->changes);
+	smp_mb__after_atomic(); /* pairs with diff_area_settle() */
+	if (atomic_read(&area->settling))
+		wake_up_all(&area->changed);
+}
+
 void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 		    bool shared, int err, const char *fmt, ...)
 {
@@ -178,6 +185,7 @@ void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 	va_end(args);
 
 	diff_area_resume_starved(area);
+	diff_area_note_change(area);
 	diff_area_store_soon(area);
 	area->config.failed(area->config.owner, area, shared);
 }
@@ -229,11 +237,6 @@ u64 diff_area_writes_passed(const struct diff_area *area)
 
 /* Preserving */
 
-static u64 chunk_granules(const struct chunk *chunk)
-{
-	return chunk->last - chunk->first + 1;
-}
-
 static void diff_area_count_loaded(struct diff_area *area,
 				   const struct chunk *chunk)
 {
@@ -274,7 +277,8 @@ static void diff_area_loaded(struct chunk *chunk, int err)
 			       "cannot read the origin at sector %llu",
 			       (u64)chunk->start);
 	diff_area_end_load(area, chunk, !err);
-	if (memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+	if (memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE ||
+	    atomic_read(&area->settling))
 		diff_area_store_soon(area);
 	chunk_put(chunk);
 	diff_area_unuse(area);
@@ -508,6 +512,49 @@ out:
 	return answer;
 }
 
+/* Claims what has no entry yet, and has it stored as soon as it is loaded. */
+static int diff_area_push(struct diff_area *area, unsigned long first,
+			  unsigned long last)
+{
+	struct preserving work = { .loads = LIST_HEAD_INIT(work.loads) };
+
+	diff_area_claim(area, &work, first, last);
+	diff_area_issue(area, &work);
+	if (work.blocker)
+		chunk_put(work.blocker);
+	diff_area_store_soon(area);
+	return work.err == -ENOMEM ? -ENOMEM : 0;
+}
+
+int diff_area_settle(struct diff_area *area, sector_t first, sector_t last)
+{
+	unsigned long from = diff_area_granule_of(area, first);
+	unsigned long to = diff_area_granule_of(area, last);
+	int changes, ret = 0;
+
+	atomic_inc(&area->settling);
+	smp_mb__after_atomic(); /* pairs with diff_area_note_change() */
+	for (;;) {
+		changes = atomic_read(&area->changes);
+		if (diff_area_state(area) != DIFF_AREA_ACTIVE)
+			ret = -EIO;
+		if (ret || diff_map_stored(&area->map, from, to))
+			break;
+		ret = diff_area_push(area, from, to);
+		if (!ret)
+			wait_event(area->changed,
+				   atomic_read(&area->changes) != changes);
+	}
+	atomic_dec(&area->settling);
+	return ret;
+}
+
+int diff_area_note_written(struct diff_area *area, sector_t first, sector_t last)
+{
+	return granule_set_add(&area->written, diff_area_granule_of(area, first),
+			       diff_area_granule_of(area, last));
+}
+
 /* Time to try again; whose time is over finds that out himself. */
 static void diff_area_hold_expired(struct timer_list *timer)
 {
@@ -516,189 +563,6 @@ static void diff_area_hold_expired(struct timer_list *timer)
 }
 
 /* Storing */
-
-struct store {
-	struct diff_area *area;
-	struct list_head chunks;	/* by origin position */
-	sector_t sectors;		/* of them, in units of the storage */
-	atomic_t pending;		/* bios in flight, and the builder */
-	int err;			/* of any bio */
-	struct completion done;
-};
-
-static int chunk_by_position(void *priv, const struct list_head *a,
-			     const struct list_head *b)
-{
-	const struct chunk *one = list_entry(a, struct chunk, node);
-	const struct chunk *two = list_entry(b, struct chunk, node);
-
-	return one->first > two->first;
-}
-
-static sector_t chunk_stored_sectors(const struct chunk *chunk)
-{
-	return (sector_t)chunk->nr_pages << (PAGE_SHIFT - SECTOR_SHIFT);
-}
-
-static void diff_area_take_ready(struct diff_area *area,
-				 struct list_head *chunks)
-{
-	spin_lock_irq(&area->lock);
-	list_splice_init(&area->ready, chunks);
-	spin_unlock_irq(&area->lock);
-}
-
-static bool store_begin(struct store *store, struct diff_area *area)
-{
-	struct chunk *chunk;
-
-	memset(store, 0, sizeof(*store));
-	store->area = area;
-	INIT_LIST_HEAD(&store->chunks);
-	atomic_set(&store->pending, 1);
-	init_completion(&store->done);
-
-	diff_area_take_ready(area, &store->chunks);
-	list_sort(NULL, &store->chunks, chunk_by_position);
-	list_for_each_entry(chunk, &store->chunks, node)
-		store->sectors += chunk_stored_sectors(chunk);
-	return store->sectors;
-}
-
-/* In one piece, so that what lies together on the origin does in the diff. */
-static int store_place(struct store *store)
-{
-	struct diff_storage *storage = store->area->config.storage;
-	struct chunk *chunk;
-	sector_t pos;
-	int ret = 0;
-
-	if (!diff_storage_alloc(storage, store->sectors, &pos)) {
-		list_for_each_entry(chunk, &store->chunks, node) {
-			chunk->diff_sector = pos;
-			pos += chunk_stored_sectors(chunk);
-		}
-		return 0;
-	}
-	list_for_each_entry(chunk, &store->chunks, node) {
-		ret = diff_storage_alloc(storage, chunk_stored_sectors(chunk),
-					 &chunk->diff_sector);
-		if (ret)
-			break;
-	}
-	return ret;
-}
-
-static void store_put(struct store *store)
-{
-	if (atomic_dec_and_test(&store->pending))
-		complete(&store->done);
-}
-
-static void store_endio(struct bio *bio)
-{
-	struct store *store = bio->bi_private;
-
-	if (bio->bi_status)
-		WRITE_ONCE(store->err, blk_status_to_errno(bio->bi_status));
-	bio_put(bio);
-	store_put(store);
-}
-
-static void store_begin_bio(struct bio *bio)
-{
-	struct store *store = bio->bi_private;
-	struct diff_stats *stats = &store->area->stats;
-
-	atomic64_inc(&stats->diff_writes);
-	atomic64_add(bio->bi_iter.bi_size, &stats->diff_written_bytes);
-	atomic_inc(&store->pending);
-}
-
-static void store_add_chunk(struct diff_io *io, const struct chunk *chunk)
-{
-	struct bio_vec bvec = { .bv_len = PAGE_SIZE };
-	unsigned int i;
-
-	for (i = 0; i < chunk->nr_pages; i++) {
-		bvec.bv_page = chunk->pages[i];
-		diff_io_add(io, chunk->diff_sector + i * PAGE_SECTORS, &bvec);
-	}
-}
-
-static void store_write(struct store *store)
-{
-	struct diff_storage *storage = store->area->config.storage;
-	struct diff_io io = {
-		.storage = storage,
-		.bios = &storage->bios,
-		.opf = REQ_OP_WRITE,
-		.pages = BIO_MAX_VECS,
-		.begin = store_begin_bio,
-		.end_io = store_endio,
-		.private = store,
-	};
-	struct chunk *chunk;
-
-	list_for_each_entry(chunk, &store->chunks, node)
-		store_add_chunk(&io, chunk);
-	diff_io_submit(&io);
-	store_put(store);
-	wait_for_completion_io(&store->done);
-}
-
-static void diff_area_uncount_memory(struct diff_area *area,
-				     const struct chunk *chunk)
-{
-	atomic64_sub((u64)chunk->nr_pages << PAGE_SHIFT,
-		     &area->stats.memory_bytes);
-}
-
-/* The content is safe elsewhere: the chunk is not needed any more. */
-static void store_finish_chunk(struct diff_area *area, struct chunk *chunk)
-{
-	mutex_lock(&area->map.mutex);
-	diff_map_set_stored(&area->map, chunk,
-			    (s64)chunk->diff_sector - (s64)chunk->start);
-	mutex_unlock(&area->map.mutex);
-	atomic64_add(chunk_granules(chunk), &area->stats.stored);
-	diff_area_uncount_memory(area, chunk);
-	chunk_put(chunk); /* the map's */
-	chunk_put(chunk); /* the batch's */
-}
-
-static void store_finish(struct store *store)
-{
-	struct chunk *chunk, *next;
-
-	list_for_each_entry_safe(chunk, next, &store->chunks, node) {
-		list_del_init(&chunk->node);
-		store_finish_chunk(store->area, chunk);
-	}
-}
-
-/* Nobody will read what is in memory: other sessions can use it. */
-static void diff_area_purge(struct diff_area *area, struct list_head *chunks)
-{
-	struct chunk *chunk, *next;
-
-	list_for_each_entry_safe(chunk, next, chunks, node) {
-		list_del_init(&chunk->node);
-		diff_map_set_lost(&area->map, chunk);
-		atomic64_sub(chunk_granules(chunk), &area->stats.preserved);
-		diff_area_uncount_memory(area, chunk);
-		chunk_put(chunk); /* the map's */
-		chunk_put(chunk); /* the list's */
-	}
-}
-
-static void diff_area_purge_ready(struct diff_area *area)
-{
-	LIST_HEAD(chunks);
-
-	diff_area_take_ready(area, &chunks);
-	diff_area_purge(area, &chunks);
-}
 
 static void diff_area_store_fail(struct diff_area *area, int err)
 {
@@ -716,25 +580,17 @@ static void diff_area_store_fail(struct diff_area *area, int err)
 
 static void diff_area_store(struct diff_area *area)
 {
-	struct store store;
-	int err;
+	int ret = 1;
 
-	while (READ_ONCE(area->state) == DIFF_AREA_ACTIVE &&
-	       store_begin(&store, area)) {
-		err = store_place(&store);
-		if (!err) {
-			store_write(&store);
-			err = store.err;
-		}
-		if (err) {
-			diff_area_store_fail(area, err);
-			diff_area_purge(area, &store.chunks);
-			break;
-		}
-		store_finish(&store);
+	while (ret > 0 && READ_ONCE(area->state) == DIFF_AREA_ACTIVE) {
+		ret = diff_store_ready(area);
+		if (ret > 0)
+			diff_area_note_change(area);
 	}
+	if (ret < 0)
+		diff_area_store_fail(area, ret);
 	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
-		diff_area_purge_ready(area);
+		diff_store_purge(area);
 }
 
 static void diff_area_store_work(struct work_struct *work)
@@ -763,6 +619,8 @@ static void diff_area_told_relief(struct memory_user *user)
 
 	if (!list_empty(&area->starved))
 		diff_area_resume_one(area);
+	if (atomic_read(&area->settling))
+		diff_area_note_change(area);
 }
 
 static const struct memory_user_ops diff_area_memory_ops = {
@@ -789,6 +647,8 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	area->sectors = bdev_nr_sectors(config->origin);
 	kref_init(&area->kref);
 	init_waitqueue_head(&area->unused);
+	init_waitqueue_head(&area->changed);
+	granule_set_init(&area->written);
 	error_init(&area->error);
 	diff_map_init(&area->map);
 	spin_lock_init(&area->lock);
@@ -815,8 +675,10 @@ out:
 
 void diff_area_retire(struct diff_area *area)
 {
-	if (diff_area_leave_active(area, DIFF_AREA_RELEASED))
-		diff_area_resume_starved(area);
+	if (!diff_area_leave_active(area, DIFF_AREA_RELEASED))
+		return;
+	diff_area_resume_starved(area);
+	diff_area_note_change(area);
 }
 
 /*
@@ -834,7 +696,7 @@ void diff_area_stop(struct diff_area *area)
 	cancel_work_sync(&area->store_work);
 	/* The last user may still be on its way out of diff_area_unused(). */
 	synchronize_rcu();
-	diff_area_purge_ready(area);
+	diff_store_purge(area);
 	diff_map_clear(&area->map);
 }
 
@@ -842,6 +704,7 @@ static void diff_area_free(struct kref *kref)
 {
 	struct diff_area *area = container_of(kref, struct diff_area, kref);
 
+	granule_set_destroy(&area->written);
 	percpu_ref_exit(&area->users);
 	free_percpu(area->writes_passed);
 	kfree(area);

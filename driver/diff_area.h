@@ -15,6 +15,7 @@
 #include "diff_map.h"
 #include "error.h"
 #include "gate.h"
+#include "granule_set.h"
 #include "memory.h"
 
 struct block_device;
@@ -119,6 +120,10 @@ struct diff_stats {
  * @starved: origin_writes that wait for memory
  * @hold_timer: resumes @starved, at the latest when the first is out of time
  * @store_work: stores what is ready
+ * @settling: how many wait in diff_area_settle()
+ * @changes: counts what may have brought one of them further
+ * @changed: woken then
+ * @written: granules that were written through the image
  * @memory: to hear from the budget
  * @stats: see there
  * @writes_passed: origin writes that had not to wait; one counter a CPU
@@ -139,6 +144,10 @@ struct diff_area {
 	struct list_head starved;
 	struct timer_list hold_timer;
 	struct work_struct store_work;
+	atomic_t settling;
+	atomic_t changes;
+	wait_queue_head_t changed;
+	struct granule_set written;
 	struct memory_user memory;
 	struct diff_stats stats;
 	u64 __percpu *writes_passed;
@@ -267,6 +276,31 @@ bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last);
 enum gate_answer diff_area_preserve(struct diff_area *area,
 				    struct origin_write *write,
 				    sector_t first, sector_t last);
+
+/**
+ * diff_area_settle() - gives sectors their place in the difference storage
+ * @area: the caller has called diff_area_tryuse()
+ * @first: first sector
+ * @last: last sector, inside the origin
+ *
+ * When it returns 0, each granule of them has its content as of the take there,
+ * or what was written to the image since. Context: may sleep, for reads of the
+ * origin, for stores, and for memory.
+ *
+ * Return: 0; -EIO when the area is not active; -ENOMEM.
+ */
+int diff_area_settle(struct diff_area *area, sector_t first, sector_t last);
+
+/**
+ * diff_area_note_written() - counts what is written through the image
+ * @area: the area
+ * @first: first sector
+ * @last: last sector
+ *
+ * Context: may sleep; does not reclaim. Return: 0 or -ENOMEM.
+ */
+int diff_area_note_written(struct diff_area *area, sector_t first,
+			   sector_t last);
 
 /**
  * diff_area_passed() - counts a write that passes now

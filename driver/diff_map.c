@@ -93,26 +93,44 @@ void diff_map_lookup(struct diff_map *map, unsigned long granule,
 	}
 }
 
-bool diff_map_preserved(struct diff_map *map, unsigned long first,
-			unsigned long last)
+static bool map_is_preserved(const void *entry)
+{
+	return entry && (xa_is_value(entry) || chunk_is_ready(entry));
+}
+
+static bool map_is_stored(const void *entry)
+{
+	return xa_is_value(entry) && entry != MAP_LOST;
+}
+
+/* Is it true of all granules of a range? */
+static bool map_all(struct diff_map *map, unsigned long first,
+		    unsigned long last, bool (*is)(const void *entry))
 {
 	MA_STATE(mas, &map->tree, first, first);
-	bool preserved = false;
-	void *entry;
+	bool all = false;
 
 	rcu_read_lock();
-	for (;;) {
-		entry = mas_walk(&mas);
-		if (!entry || (!xa_is_value(entry) && !chunk_is_ready(entry)))
+	while (is(mas_walk(&mas))) {
+		all = mas.last >= last;
+		if (all)
 			break;
-		if (mas.last >= last) {
-			preserved = true;
-			break;
-		}
 		mas_set(&mas, mas.last + 1);
 	}
 	rcu_read_unlock();
-	return preserved;
+	return all;
+}
+
+bool diff_map_preserved(struct diff_map *map, unsigned long first,
+			unsigned long last)
+{
+	return map_all(map, first, last, map_is_preserved);
+}
+
+bool diff_map_stored(struct diff_map *map, unsigned long first,
+		     unsigned long last)
+{
+	return map_all(map, first, last, map_is_stored);
 }
 
 static int __map_try_store(struct diff_map *map, unsigned long first,

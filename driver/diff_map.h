@@ -98,6 +98,17 @@ bool diff_map_preserved(struct diff_map *map, unsigned long first,
 			unsigned long last);
 
 /**
+ * diff_map_stored() - do all these granules have a place in the storage?
+ * @map: the map
+ * @first: first granule
+ * @last: last granule
+ *
+ * Context: diff_map_may_walk(). Takes no lock.
+ */
+bool diff_map_stored(struct diff_map *map, unsigned long first,
+		     unsigned long last);
+
+/**
  * diff_map_add_chunk() - enters a chunk for granules that have no entry
  * @map: the caller holds its mutex
  * @chunk: from now on the map holds a reference to it

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The disk that shows an origin as it was at the take. How it is read is in
- * image_read.c.
- *
- * Images are read-only in this version.
+ * image_read.c, and how it is written in image_write.c.
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
@@ -19,6 +17,7 @@
 #include "diff_area.h"
 #include "image.h"
 #include "image_read.h"
+#include "image_write.h"
 
 struct image {
 	struct image_config config;	/* set once; owns the names */
@@ -26,6 +25,8 @@ struct image {
 	int index;			/* N of blksnapN; set once */
 	bool added;			/* by image_add(); the take's mutex */
 	struct image_reader reader;
+	struct image_writer writer;
+	struct workqueue_struct *write_wq; /* set once */
 	struct workqueue_struct *wq;	/* set once */
 };
 
@@ -52,7 +53,7 @@ static void image_submit_bio(struct bio *bio)
 		bio_endio(bio); /* a flush of a disk without a cache */
 		return;
 	}
-	if (bio_op(bio) != REQ_OP_READ) {
+	if (bio_op(bio) != REQ_OP_READ && bio_op(bio) != REQ_OP_WRITE) {
 		bio->bi_status = BLK_STS_NOTSUPP;
 		bio_endio(bio);
 		return;
@@ -66,7 +67,10 @@ static void image_submit_bio(struct bio *bio)
 		bio_io_error(bio);
 		return;
 	}
-	image_read_start(&image->reader, bio);
+	if (bio_op(bio) == REQ_OP_READ)
+		image_read_start(&image->reader, bio);
+	else
+		image_write_start(&image->writer, bio);
 }
 
 /* Life */
@@ -74,8 +78,11 @@ static void image_submit_bio(struct bio *bio)
 static void image_free(struct image *image)
 {
 	image_reader_exit(&image->reader);
+	image_writer_exit(&image->writer);
 	if (image->wq)
 		destroy_workqueue(image->wq);
+	if (image->write_wq)
+		destroy_workqueue(image->write_wq);
 	if (image->index >= 0)
 		ida_free(&image_ida, image->index);
 	kfree(image->config.session);
@@ -141,7 +148,6 @@ static int image_alloc_disk(struct image *image)
 	if (!image_has_partitions(origin))
 		disk->flags |= GENHD_FL_NO_PART;
 	set_capacity(disk, image->config.area->sectors);
-	set_disk_ro(disk, true);
 	image->disk = disk;
 	return 0;
 }
@@ -159,9 +165,16 @@ static int image_alloc(struct image *image, const struct image_config *config)
 		return image->index;
 	image->wq = alloc_workqueue("blksnap%d", WQ_UNBOUND | WQ_MEM_RECLAIM, 0,
 				    image->index);
-	if (!image->wq)
+	/* Writes wait for stores; reads must not wait behind them. */
+	image->write_wq = alloc_workqueue("blksnap%d_write",
+					  WQ_UNBOUND | WQ_MEM_RECLAIM, 0,
+					  image->index);
+	if (!image->wq || !image->write_wq)
 		return -ENOMEM;
 	ret = image_reader_init(&image->reader, config->area, image->wq);
+	if (!ret)
+		ret = image_writer_init(&image->writer, config->area,
+					image->write_wq);
 	return ret ?: image_alloc_disk(image);
 }
 

@@ -25,6 +25,7 @@
 #include "chunk.h"
 #include "diff_area.h"
 #include "diff_io.h"
+#include "image_part.h"
 #include "image_read.h"
 
 #define IMAGE_READS 16	/* that can always be under way, of one image */
@@ -50,59 +51,6 @@ struct image_read {
 };
 
 /* What of a read is on the origin */
-
-/**
- * struct image_part - a part of a read of which the same is true
- * @kind: see enum diff_kind; a loading chunk counts as DIFF_ORIGIN
- * @first: first sector
- * @sectors: how many
- * @chunk: for DIFF_CHUNK, with a reference
- * @displacement: for DIFF_STORED
- */
-struct image_part {
-	enum diff_kind kind;
-	sector_t first;
-	sector_t sectors;
-	struct chunk *chunk;
-	s64 displacement;
-};
-
-static bool image_try_part(struct diff_area *area, sector_t first,
-			   sector_t end, struct image_part *part)
-{
-	unsigned int shift = area->granule_shift;
-	struct diff_run run;
-	bool valid = true;
-
-	rcu_read_lock();
-	diff_map_lookup(&area->map, first >> shift, &run);
-	if (run.kind == DIFF_CHUNK && !chunk_is_ready(run.chunk))
-		run.kind = DIFF_ORIGIN;
-	if (run.kind == DIFF_CHUNK)
-		valid = chunk_tryget(run.chunk);
-	rcu_read_unlock();
-
-	part->kind = run.kind;
-	part->first = first;
-	part->chunk = run.chunk;
-	part->displacement = run.displacement;
-	/* A run at the end of the map may reach to the largest number. */
-	if (run.last < (end - 1) >> shift)
-		end = (sector_t)(run.last + 1) << shift;
-	part->sectors = end - first;
-	return valid;
-}
-
-/*
- * The part of a read that begins at @first. A chunk whose last reference is
- * gone has been replaced in the map before: look again.
- */
-static void image_next_part(struct diff_area *area, sector_t first,
-			    sector_t end, struct image_part *part)
-{
-	while (!image_try_part(area, first, end, part))
-		cpu_relax();
-}
 
 /* How many sectors are on the origin, and from where to where they reach. */
 static sector_t image_absent(struct diff_area *area, const struct bvec_iter *iter,
@@ -179,17 +127,6 @@ static void image_diff_endio(struct bio *bio)
 	image_read_put(read);
 }
 
-static struct bvec_iter image_part_iter(const struct image_read *read,
-					const struct image_part *part)
-{
-	struct bvec_iter iter = read->iter;
-
-	bio_advance_iter(read->bio, &iter,
-			 (part->first - iter.bi_sector) << SECTOR_SHIFT);
-	iter.bi_size = part->sectors << SECTOR_SHIFT;
-	return iter;
-}
-
 static void image_lay_over(struct image_read *read, struct diff_io *io,
 			   const struct image_part *part)
 {
@@ -198,7 +135,7 @@ static void image_lay_over(struct image_read *read, struct diff_io *io,
 	struct bio_vec bvec;
 	sector_t pos;
 
-	iter = image_part_iter(read, part);
+	iter = image_part_iter(part, read->bio, read->iter);
 	if (part->kind == DIFF_CHUNK) {
 		chunk_copy(part->chunk, part->first, read->bio, iter);
 		chunk_put(part->chunk);
@@ -216,15 +153,6 @@ static void image_lay_over(struct image_read *read, struct diff_io *io,
 	}
 }
 
-/*
- * A reader's memory may begin anywhere in a page, so that each page of it is in
- * two; a request must not end for want of room inside a block.
- */
-static unsigned int image_max_segments(const struct image_read *read)
-{
-	return 2 * DIV_ROUND_UP(read->iter.bi_size, PAGE_SIZE) + 1;
-}
-
 static void image_overlay(struct image_read *read)
 {
 	struct diff_area *area = read->reader->area;
@@ -232,7 +160,7 @@ static void image_overlay(struct image_read *read)
 		.storage = area->config.storage,
 		.bios = &read->reader->bios,
 		.opf = REQ_OP_READ,
-		.pages = image_max_segments(read),
+		.pages = image_max_segments(&read->iter),
 		.begin = image_diff_begin,
 		.end_io = image_diff_endio,
 		.private = read,

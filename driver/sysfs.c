@@ -80,6 +80,7 @@ NUMBER_ATTR(chunks, diff_area_granules(area));
 COUNTER_ATTR(chunks_preserved, preserved);
 COUNTER_ATTR(chunks_stored, stored);
 NUMBER_ATTR(chunks_in_memory, diff_area_in_memory(area));
+NUMBER_ATTR(chunks_written, READ_ONCE(area->written.count));
 COUNTER_ATTR(memory_bytes, memory_bytes);
 COUNTER_ATTR(origin_read_bytes, origin_read_bytes);
 COUNTER_ATTR(diff_written_bytes, diff_written_bytes);
@@ -125,6 +126,7 @@ static struct attribute *sysfs_image_attrs[] = {
 	&dev_attr_chunks_preserved.attr,
 	&dev_attr_chunks_in_memory.attr,
 	&dev_attr_chunks_stored.attr,
+	&dev_attr_chunks_written.attr,
 	&dev_attr_map_entries.attr,
 	&dev_attr_map_bytes.attr,
 	&dev_attr_memory_bytes.attr,

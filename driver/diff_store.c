@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Ready chunks go to the difference storage, in batches: sorted by their place
+ * on the origin, in one sequential piece. So random writes become sequential
+ * ones, and what lies together on the origin lies together in the storage, which
+ * is what sequential reads of the image need.
+ */
+#include <linux/bio.h>
+#include <linux/blkdev.h>
+#include <linux/completion.h>
+#include <linux/list_sort.h>
+
+#include "chunk.h"
+#include "diff_area.h"
+#include "diff_io.h"
+#include "diff_storage.h"
+#include "diff_store.h"
+
+struct store {
+	struct diff_area *area;
+	struct list_head chunks;	/* by origin position */
+	sector_t sectors;		/* of them, in units of the storage */
+	atomic_t pending;		/* bios in flight, and the builder */
+	int err;			/* of any bio */
+	struct completion done;
+};
+
+static int chunk_by_position(void *priv, const struct list_head *a,
+			     const struct list_head *b)
+{
+	const struct chunk *one = list_entry(a, struct chunk, node);
+	const struct chunk *two = list_entry(b, struct chunk, node);
+
+	return one->first > two->first;
+}
+
+static sector_t chunk_stored_sectors(const struct chunk *chunk)
+{
+	return (sector_t)chunk->nr_pages << (PAGE_SHIFT - SECTOR_SHIFT);
+}
+
+static void diff_store_take(struct diff_area *area,
+				 struct list_head *chunks)
+{
+	spin_lock_irq(&area->lock);
+	list_splice_init(&area->ready, chunks);
+	spin_unlock_irq(&area->lock);
+}
+
+static bool store_begin(struct store *store, struct diff_area *area)
+{
+	struct chunk *chunk;
+
+	memset(store, 0, sizeof(*store));
+	store->area = area;
+	INIT_LIST_HEAD(&store->chunks);
+	atomic_set(&store->pending, 1);
+	init_completion(&store->done);
+
+	diff_store_take(area, &store->chunks);
+	list_sort(NULL, &store->chunks, chunk_by_position);
+	list_for_each_entry(chunk, &store->chunks, node)
+		store->sectors += chunk_stored_sectors(chunk);
+	return store->sectors;
+}
+
+/* In one piece, so that what lies together on the origin does in the diff. */
+static int store_place(struct store *store)
+{
+	struct diff_storage *storage = store->area->config.storage;
+	struct chunk *chunk;
+	sector_t pos;
+	int ret = 0;
+
+	if (!diff_storage_alloc(storage, store->sectors, &pos)) {
+		list_for_each_entry(chunk, &store->chunks, node) {
+			chunk->diff_sector = pos;
+			pos += chunk_stored_sectors(chunk);
+		}
+		return 0;
+	}
+	list_for_each_entry(chunk, &store->chunks, node) {
+		ret = diff_storage_alloc(storage, chunk_stored_sectors(chunk),
+					 &chunk->diff_sector);
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+static void store_put(struct store *store)
+{
+	if (atomic_dec_and_test(&store->pending))
+		complete(&store->done);
+}
+
+static void store_endio(struct bio *bio)
+{
+	struct store *store = bio->bi_private;
+
+	if (bio->bi_status)
+		WRITE_ONCE(store->err, blk_status_to_errno(bio->bi_status));
+	bio_put(bio);
+	store_put(store);
+}
+
+static void store_begin_bio(struct bio *bio)
+{
+	struct store *store = bio->bi_private;
+	struct diff_stats *stats = &store->area->stats;
+
+	atomic64_inc(&stats->diff_writes);
+	atomic64_add(bio->bi_iter.bi_size, &stats->diff_written_bytes);
+	atomic_inc(&store->pending);
+}
+
+static void store_add_chunk(struct diff_io *io, const struct chunk *chunk)
+{
+	struct bio_vec bvec = { .bv_len = PAGE_SIZE };
+	unsigned int i;
+
+	for (i = 0; i < chunk->nr_pages; i++) {
+		bvec.bv_page = chunk->pages[i];
+		diff_io_add(io, chunk->diff_sector + i * PAGE_SECTORS, &bvec);
+	}
+}
+
+static void store_write(struct store *store)
+{
+	struct diff_storage *storage = store->area->config.storage;
+	struct diff_io io = {
+		.storage = storage,
+		.bios = &storage->bios,
+		.opf = REQ_OP_WRITE,
+		.pages = BIO_MAX_VECS,
+		.begin = store_begin_bio,
+		.end_io = store_endio,
+		.private = store,
+	};
+	struct chunk *chunk;
+
+	list_for_each_entry(chunk, &store->chunks, node)
+		store_add_chunk(&io, chunk);
+	diff_io_submit(&io);
+	store_put(store);
+	wait_for_completion_io(&store->done);
+}
+
+static void diff_store_uncount_memory(struct diff_area *area,
+				     const struct chunk *chunk)
+{
+	atomic64_sub((u64)chunk->nr_pages << PAGE_SHIFT,
+		     &area->stats.memory_bytes);
+}
+
+/* The content is safe elsewhere: the chunk is not needed any more. */
+static void store_finish_chunk(struct diff_area *area, struct chunk *chunk)
+{
+	mutex_lock(&area->map.mutex);
+	diff_map_set_stored(&area->map, chunk,
+			    (s64)chunk->diff_sector - (s64)chunk->start);
+	mutex_unlock(&area->map.mutex);
+	atomic64_add(chunk_granules(chunk), &area->stats.stored);
+	diff_store_uncount_memory(area, chunk);
+	chunk_put(chunk); /* the map's */
+	chunk_put(chunk); /* the batch's */
+}
+
+static void store_finish(struct store *store)
+{
+	struct chunk *chunk, *next;
+
+	list_for_each_entry_safe(chunk, next, &store->chunks, node) {
+		list_del_init(&chunk->node);
+		store_finish_chunk(store->area, chunk);
+	}
+}
+
+/* The batch is as it was before; its space is lost. */
+static void store_undo(struct store *store)
+{
+	struct diff_area *area = store->area;
+
+	spin_lock_irq(&area->lock);
+	list_splice_init(&store->chunks, &area->ready);
+	spin_unlock_irq(&area->lock);
+}
+
+int diff_store_ready(struct diff_area *area)
+{
+	struct store store;
+	int err;
+
+	if (!store_begin(&store, area))
+		return 0;
+	err = store_place(&store);
+	if (!err) {
+		store_write(&store);
+		err = store.err;
+	}
+	if (err) {
+		store_undo(&store);
+		return err;
+	}
+	store_finish(&store);
+	return 1;
+}
+
+void diff_store_purge(struct diff_area *area)
+{
+	struct chunk *chunk, *next;
+	LIST_HEAD(chunks);
+
+	diff_store_take(area, &chunks);
+	list_for_each_entry_safe(chunk, next, &chunks, node) {
+		list_del_init(&chunk->node);
+		diff_map_set_lost(&area->map, chunk);
+		atomic64_sub(chunk_granules(chunk), &area->stats.preserved);
+		diff_store_uncount_memory(area, chunk);
+		chunk_put(chunk); /* the map's */
+		chunk_put(chunk); /* the list's */
+	}
+}
