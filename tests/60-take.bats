@@ -1,0 +1,333 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# The take under load: writes that are anywhere on their way when it comes (parked in a throttle, delayed by a driver,
+# split on their way down, held by another session, chained), origins upon origins, and the ends that it can have.
+
+load lib/common
+load lib/devices
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+# --- programs in the background --------------------------------------------------------------------------------------
+
+declare -gA BACKGROUND=()
+
+# background NAME COMMAND...: runs it. What it says is shown when it fails, see background_end.
+background() {
+	local name=$1
+	shift
+	"$@" >"$BATS_TEST_TMPDIR/$name.out" 2>&1 3>&- </dev/null &
+	BACKGROUND[$name]=$!
+	defer background_kill "$name"
+}
+
+background_kill() {
+	[[ -n ${BACKGROUND[$1]:-} ]] || return 0
+	kill -KILL "${BACKGROUND[$1]}" 2>/dev/null || true
+	wait "${BACKGROUND[$1]}" 2>/dev/null || true
+	unset "BACKGROUND[$1]"
+}
+
+background_runs() {
+	kill -0 "${BACKGROUND[$1]}" 2>/dev/null
+}
+
+# background_end NAME: waits for it; fails if it failed.
+background_end() {
+	local code=0
+	wait "${BACKGROUND[$1]}" || code=$?
+	unset "BACKGROUND[$1]"
+	[[ $code -eq 0 ]] || fail "$1 ended with $code: $(tail -n 30 "$BATS_TEST_TMPDIR/$1.out")"
+}
+
+# background_stop NAME...: asks them to end, and waits.
+background_stop() {
+	local name
+	for name; do
+		kill -TERM "${BACKGROUND[$name]}" || fail "$name has ended: $(cat "$BATS_TEST_TMPDIR/$name.out")" || return
+	done
+	for name; do
+		background_end "$name" || return
+	done
+}
+
+# storm NAME DEVICE LENGTH [OPTION...]: stamps (seed 60, sequence 1) all over the range, and writers of newer ones that
+# end with background_stop. In the end they verify what the origin holds. To make stamps takes much of an emulated CPU,
+# so they are polite to who looks at the images.
+storm() {
+	local name=$1 dev=$2 length=$3
+	shift 3
+	stamp fill "$dev" --seed 60 --length "$length" >/dev/null || return
+	storm_on "$name" "$dev" "$length" "$@"
+}
+
+# storm_on NAME DEVICE LENGTH [OPTION...]: the same, upon stamps of sequence 1 that are there.
+storm_on() {
+	local name=$1 dev=$2 length=$3
+	shift 3
+	background "$name" nice stamp storm "$dev" - --seed 60 --taken-seq 1 --length "$length" --seconds 600 "$@"
+}
+
+# churn NAME DIRECTORY: files come and go there, until background_stop.
+churn() {
+	# shellcheck disable=SC2016 # for the other shell
+	background "$1" bash -c 'trap "exit 0" TERM
+		while :; do
+			for i in 1 2 3 4 5 6; do
+				head -c 100000 /dev/urandom >"$1/file.$i" || exit 1
+			done
+			sync -f "$1/file.1" || exit 1
+			rm "$1/file".[1-4] || exit 1
+		done' churn "$2"
+}
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+# image_still IMAGE LENGTH ROUNDS: each block is valid, and the same whenever it is read.
+image_still() {
+	stamp verify-stable "$1" --seed 60 --length "$2" --rounds "$3"
+}
+
+# image_still_kept IMAGE LENGTH ROUNDS [OFFSET]: and what was found is kept for image_as_kept.
+image_still_kept() {
+	stamp verify-stable "$1" --seed 60 --length "$2" --rounds "$3" --offset "${4:-0}" \
+		--save-table "$BATS_TEST_TMPDIR/table.${1##*/}"
+}
+
+# image_as_kept IMAGE LENGTH [OFFSET]
+image_as_kept() {
+	stamp verify "$1" --seed 60 --length "$2" --offset "${3:-0}" --table "$BATS_TEST_TMPDIR/table.${1##*/}"
+}
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+# parameter NAME VALUE: sets one of the module.
+parameter() {
+	put "/sys/module/blksnap/parameters/$1" "$2"
+}
+
+# takes SESSION: the take alone; nobody waits for udev.
+takes() {
+	put "$SESSIONS/$1/active" 1 || fail "not taken: $(session_get "$1" error)"
+}
+
+# releases SESSION
+releases() {
+	put "$SESSIONS/$1/active" 0 || fail "not released: $(session_get "$1" error)"
+}
+
+# take_refused SESSION ERRNO [WORD...]: `error` says so with these words, the session is as it was, nothing is left.
+take_refused() {
+	local session=$1 errno=$2 word error
+	shift 2
+	refuses "$errno" put "$SESSIONS/$session/active" 1 || return
+	error=$(session_get "$session" error)
+	[[ $error == "$errno: "* ]] || fail "not a text of $errno: $error" || return
+	for word; do
+		[[ $error == *"$word"* ]] || fail "there is no $word in: $error" || return
+	done
+	[[ $(session_get "$session" active) == 0 && $(session_get "$session" state) == configured ]] ||
+		fail "refused, and yet it is $(session_get "$session" state)"
+}
+
+# fs_writes DIRECTORY: the file system is not frozen.
+fs_writes() {
+	timeout 20 dd if=/dev/zero of="$1/written" bs=4096 count=1 conv=fsync status=none || fail "$1 is frozen"
+}
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+# throttle DEVICE BYTES-PER-SECOND: of writers in the control group THROTTLED.
+throttle() {
+	THROTTLED=/sys/fs/cgroup/blksnap-take
+	echo +io >/sys/fs/cgroup/cgroup.subtree_control
+	mkdir "$THROTTLED"
+	defer wait_until 10 rmdir "$THROTTLED"
+	echo "$(major_minor "$1") wbps=$2" >"$THROTTLED/io.max"
+}
+
+# throttled_storm NAME DEVICE LENGTH: 64 writers of 64 KiB each, upon stamps of sequence 1.
+throttled_storm() {
+	# shellcheck disable=SC2016 # for the other shell
+	background "$1" bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' throttled "$THROTTLED" \
+		stamp storm "$2" - --seed 60 --taken-seq 1 --length "$3" --seconds 600 --writers 64 \
+		--min-size 64K --max-size 64K --align 64K
+}
+
+# delayed NAME DEVICE SECTORS READ-MS WRITE-MS [START]
+delayed() {
+	modprobe dm-delay
+	dm_make "$1" "0 $3 delay $2 ${6:-0} $4 $2 ${6:-0} $5"
+}
+
+# lv_make DISK SIZE: a logical volume on a volume group of its own; its path in LV.
+lv_make() {
+	local vg=take${1##*/}
+	pvcreate -qq -y -ff "$1" && vgcreate -qq "$vg" "$1" && lvcreate -qq -y -Wn -n lv -L "$2" "$vg" || return
+	defer lv_remove "$vg" "$1"
+	LV=/dev/$vg/lv
+	settle
+	[[ -b $LV ]] || fail "there is no $LV"
+}
+
+lv_remove() {
+	settle
+	lvremove -qq -y "$1" && vgremove -qq -y "$1" && pvremove -qq -y "$2"
+}
+
+# ext4_make DEVICE NAME [SIZE]: mounted; its directory in DIR.
+ext4_make() {
+	mkfs.ext4 -q -E lazy_itable_init=0 "$1" ${3:+"$3"} || return
+	mount_test "$1" "$2" >/dev/null
+	defer umount "/mnt/test-$2"
+	DIR=/mnt/test-$2
+}
+
+# ext4_right IMAGE [NAME]: nothing wrong with it; with a NAME it stays mounted as /mnt/test-NAME.
+ext4_right() {
+	e2fsck -fn "$1" || fail "e2fsck found faults on $1" || return
+	mount_test "$1" "${2:-image}" ro,noload >/dev/null || return
+	ls -l "/mnt/test-${2:-image}" >/dev/null || return
+	[[ $# -gt 1 ]] || umount /mnt/test-image
+}
+
+# --- writes on their way ---------------------------------------------------------------------------------------------
+
+# The driver follows a disk from the first session on; what was parked before that it cannot know. So there is one.
+
+@test "take: writes that are parked in a throttle are waited for (I2)" {
+	local dev image
+	dev=$(disk 1)
+	parameter take_timeout_ms 30000
+	throttle "$dev" 4194304
+	stamp fill "$dev" --seed 60 --length 16M
+	session_make base "$(disk 4)" "$dev"
+	session_take base
+	throttled_storm storm "$dev" 16M
+	session_make s "$(disk 2)" "$dev"
+	sleep 2
+	takes s
+	image=$(image_of s s1)
+	# 4 MiB were parked, which take a second.
+	[[ $(session_get s hold_us) -ge 200000 ]]
+	image_still_kept "$image" 16M 4
+	image_still "$image" 16M 3
+	background_stop storm
+	image_as_kept "$image" 16M
+	stamp verify "$(image_of base s1)" --seed 60 --length 16M --seq 1
+	session_destroy s
+	session_destroy base
+}
+
+@test "take: throttled writes that take too long: ETIMEDOUT, and all goes on (I1)" {
+	local dev image
+	dev=$(disk 1)
+	throttle "$dev" 4194304
+	stamp fill "$dev" --seed 60 --length 16M
+	ext4_make "$(disk 3)" fs
+	session_make base "$(disk 4)" "$dev"
+	session_take base
+	session_make s "$(disk 2)" "$dev" "$(disk 3)"
+	throttled_storm storm "$dev" 16M
+	churn churn "$DIR"
+	sleep 2
+	parameter take_timeout_ms 200
+	take_refused s ETIMEDOUT "$dev"
+	[[ $(cat "$SESSIONS/s/s1/error") == ETIMEDOUT:* ]]
+	[[ -z $(cat "$SESSIONS/s/s1/image") && -z $(cat "$SESSIONS/s/s2/image") ]]
+	[[ $(find /sys/block -name 'blksnap*' | wc -l) -eq 1 ]]
+	fs_writes "$DIR"
+	background_runs storm
+	parameter take_timeout_ms 30000
+	takes s
+	image=$(image_of s s1)
+	image_still_kept "$image" 16M 2
+	background_stop churn storm
+	image_as_kept "$image" 16M
+	ext4_right "$(image_of s s2)"
+	stamp verify "$(image_of base s1)" --seed 60 --length 16M --seq 1
+	session_destroy s
+	session_destroy base
+}
+
+@test "take: writes that a driver delays, from before there was a session, are waited for (I2)" {
+	local slow=/dev/mapper/slow over=/dev/mapper/over
+	delayed slow "$(disk 1)" 65536 0 200
+	dm_linear over "$slow" 65536
+	stamp fill "$(disk 1)" --seed 60 --length 8M
+	storm_on slow "$slow" 4M --writers 8
+	background over nice stamp storm "$over" - --seed 60 --taken-seq 1 --offset 4M --length 4M --seconds 600 --writers 8
+	session_make s "$(disk 2)" "$slow"
+	session_make t "$(disk 2)" "$over"
+	sleep 1
+	takes_delayed s 0 8M
+	# What is written to the lower one by itself is not seen by the upper one.
+	takes_delayed t 4M 4M
+	background_stop slow over
+	session_destroy s
+	session_destroy t
+}
+
+# takes_delayed SESSION OFFSET LENGTH
+takes_delayed() {
+	local image
+	takes "$1"
+	image=$(image_of "$1" s1)
+	[[ $(session_get "$1" hold_us) -ge 20000 ]] || fail "waited for nothing" || return
+	image_still_kept "$image" "$3" 4 "$2" || return
+	sleep 0.5
+	image_as_kept "$image" "$3" "$2" || return
+	releases "$1"
+}
+
+# --- origins upon origins --------------------------------------------------------------------------------------------
+
+@test "take: a loop device and the volume that holds its file, one instant" {
+	local upper lower
+	lv_make "$(disk 3)" 32M
+	ext4_make "$LV" lower
+	lower=$DIR
+	truncate -s 8M "$lower/loop"
+	LOOP=$(losetup -f --show "$lower/loop")
+	defer losetup -d "$LOOP"
+	ext4_make "$LOOP" upper
+	upper=$DIR
+	churn lower "$lower"
+	churn upper "$upper"
+	# in the wrong order
+	session_make s "$(disk 2)" "$LV" "$LOOP"
+	for _ in 1 2 3; do
+		session_take s
+		ext4_right "$(image_of s s2)"
+		ext4_right "$(image_of s s1)" lower-image
+		cmp /mnt/test-lower-image/loop "$(image_of s s2)"
+		umount /mnt/test-lower-image
+		session_release s
+	done
+	background_stop upper lower
+	session_destroy s
+}
+
+@test "take: a volume and the disk under it, one instant" {
+	local start dev
+	dev=$(disk 3)
+	lv_make "$dev" 16M
+	start=$(dmsetup table "$LV" | awk '{ print $NF * 512 }')
+	ext4_make "$LV" fs
+	churn churn "$DIR"
+	session_make s "$(disk 2)" "$dev" "$LV"
+	for _ in 1 2 3; do
+		session_take s
+		cmp -i "$start:0" -n 16777216 "$(image_of s s1)" "$(image_of s s2)"
+		ext4_right "$(image_of s s2)"
+		session_release s
+	done
+	background_stop churn
+	session_destroy s
+}
