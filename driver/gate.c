@@ -640,11 +640,14 @@ static bool gate_outlives_writes(struct gate *gate)
 
 	mutex_lock(&gates_mutex);
 	__gate_close(gate);
-	mutex_unlock(&gates_mutex);
-	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes) ||
-		   READ_ONCE(gate->users));
-
-	mutex_lock(&gates_mutex);
+	do {
+		mutex_unlock(&gates_mutex);
+		wait_event(gate->drained,
+			   percpu_ref_is_zero(&gate->writes) ||
+			   READ_ONCE(gate->users));
+		mutex_lock(&gates_mutex);
+		/* A user may have come, woken us, and gone again. */
+	} while (!gate->users && !percpu_ref_is_zero(&gate->writes));
 	unused = !gate->users;
 	if (unused)
 		hash_del_rcu(&gate->node);

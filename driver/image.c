@@ -217,6 +217,11 @@ void image_destroy(struct image *image)
 	}
 }
 
+bool image_is(dev_t dev)
+{
+	return MAJOR(dev) == image_major;
+}
+
 const char *image_name(const struct image *image)
 {
 	return image->disk->disk_name;

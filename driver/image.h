@@ -64,6 +64,12 @@ int image_add(struct image *image);
 void image_destroy(struct image *image);
 
 /**
+ * image_is() - is this the number of an image, or of a partition of one?
+ * @dev: of any block device. Context: any.
+ */
+bool image_is(dev_t dev);
+
+/**
  * image_name() - the name of the disk, blksnapN. Context: any.
  * @image: the image
  */

@@ -14,6 +14,7 @@
 #include <linux/slab.h>
 #include <linux/xarray.h>
 
+#include "image.h"
 #include "origin.h"
 
 /* Resolving */
@@ -62,6 +63,8 @@ static const char *origin_obstacle(struct block_device *bdev)
 {
 	struct gendisk *disk = bdev->bd_disk;
 
+	if (image_is(disk_devt(disk)))
+		return "an image cannot be snapshotted";
 	if (bdev_is_zoned(bdev))
 		return "zoned devices cannot be followed";
 	if (blk_queue_dax(disk->queue))

@@ -211,6 +211,20 @@ static int take_check_pair(struct session *session, struct session *origins,
 	return 0;
 }
 
+/*
+ * What an image is asked to write it stores, and waits for that: a store must
+ * not wait for an image.
+ */
+static bool session_stores_on_image(const struct session *session)
+{
+	unsigned int i;
+
+	for (i = 0; i < session->diff_stack.nr; i++)
+		if (image_is(session->diff_stack.disks[i]))
+			return true;
+	return image_is(session->diff_dev);
+}
+
 static int take_check_storage(struct session *session)
 {
 	struct session *other;
@@ -220,6 +234,10 @@ static int take_check_storage(struct session *session)
 	if (ret)
 		return error_set(&session->error, session->name, ret,
 				 "cannot find out what %s consists of",
+				 session->diff_file);
+	if (session_stores_on_image(session))
+		return error_set(&session->error, session->name, -EXDEV,
+				 "%s is an image, or built upon one",
 				 session->diff_file);
 	ret = take_check_pair(session, session, session);
 	list_for_each_entry(other, &active_sessions, active_node) {
