@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# Devices that suites make for themselves, on top of lib/common. Each function undoes at the end of the test what it
+# did (see `defer`), so none may be called in a subshell; devices are found by their names.
+
+# partition DISK SIZE...: a partition table (GPT) with partitions of these sizes, as sfdisk takes them.
+partition() {
+	local dev=$1
+	shift
+	printf 'size=%s\n' "$@" | sfdisk -q -X gpt "$dev" >/dev/null
+	settle
+	defer partition_wipe "$dev"
+}
+
+partition_wipe() {
+	sfdisk -q --delete "$1" >/dev/null && settle
+}
+
+# part DISK N: prints a partition's device.
+part() {
+	local digit=''
+	[[ $1 != *[0-9] ]] || digit=p
+	printf '%s%s%s\n' "$1" "$digit" "$2"
+}
+
+# dm_make NAME TABLE: /dev/mapper/NAME.
+dm_make() {
+	dmsetup create "$1" --table "$2" || return
+	defer dmsetup remove --retry "$1"
+}
+
+# dm_linear NAME DEVICE SECTORS [START]
+dm_linear() {
+	dm_make "$1" "0 $3 linear $2 ${4:-0}"
+}
+
+# dm_switch NAME [TABLE]: gives the device another table, from standard input if it has several lines, while I/O goes on.
+dm_switch() {
+	dmsetup suspend --nolockfs --noflush "$1" && dmsetup load "$1" ${2:+--table "$2"} && dmsetup resume "$1"
+}
+
+# loop_make SIZE [LOSETUP-OPTION...]: a loop device on a file in memory; its path in LOOP.
+loop_make() {
+	local file size=$1
+	shift
+	file=$(mktemp "$BATS_TEST_TMPDIR/loop.XXXXXX")
+	truncate -s "$size" "$file"
+	LOOP=$(losetup -f --show "$@" "$file") || return
+	defer losetup -d "$LOOP"
+}
+
+# null_blk_make NAME ATTRIBUTE=VALUE...: /dev/NAME, of the null_blk driver.
+null_blk_make() {
+	local name=$1 dir=/sys/kernel/config/nullb/$1 setting
+	shift
+	modprobe null_blk nr_devices=0 || return
+	mkdir "$dir"
+	defer rmdir "$dir"
+	for setting; do
+		echo "${setting#*=}" >"$dir/${setting%%=*}"
+	done
+	echo 1 >"$dir/power"
+	settle
+	[[ -b /dev/$name ]] || fail "null_blk has made no $name"
+}
+
+# background COMMAND...: its PID in BACKGROUND; ended with the test at the latest.
+background() {
+	"$@" 3>&- &
+	BACKGROUND=$!
+	defer end_background "$BACKGROUND"
+}
+
+# end_background [PID]: kills it and waits for it. Of a killed one the exit code tells nothing.
+end_background() {
+	kill "${1:-$BACKGROUND}" 2>/dev/null || true
+	wait "${1:-$BACKGROUND}" 2>/dev/null || true
+}
