@@ -1,0 +1,160 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Images are written, and neither the origin nor the other images notice.
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+load lib/common
+load lib/stamped
+
+setup() {
+	common_setup
+	skip_unless_feature image-write
+}
+
+teardown() {
+	common_teardown
+}
+
+# A tree of some megabytes in DIR, and its checksums in FILE.
+tree_make() {
+	cp -r /usr/share/common-licenses /usr/share/perl5 "$1/" 2>/dev/null || cp -r /usr/share/common-licenses "$1/"
+	(cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum) >"$2"
+}
+
+@test "image write: I2: what is written is read back, the origin and the rest of the image stay" {
+	local dev image
+	dev=$(disk 1)
+	filled "$dev" --length 16M
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	storm "$image" - --length 8M --writers 4 --count 600 --max-size 16K
+	image_is "$image" --offset 8M --length 8M
+	stamp verify "$dev" --seed "$SEED" --seq 1 --length 16M
+	[[ $(stat_of "$image" chunks_written) -gt 0 ]]
+	[[ $(stat_of "$image" chunks_written) -le 2048 ]]
+	session_destroy s
+}
+
+@test "image write: I2 I3: image and origin are written at the same places at once" {
+	local dev image origin
+	dev=$(disk 1)
+	filled "$dev" --length 8M
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	stamp storm "$dev" - --seed "$SEED" --taken-seq 1 --length 8M --count 600 >"$BATS_TEST_TMPDIR/origin" 2>&1 &
+	origin=$!
+	storm "$image" - --length 8M --count 600
+	wait "$origin" || fail "$(cat "$BATS_TEST_TMPDIR/origin")"
+	session_destroy s
+}
+
+@test "image write: one sector of a granule" {
+	local dev image
+	dev=$(disk 1)
+	filled "$dev" --length 1M
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	dd if=/dev/zero of="$image" bs=512 seek=5 count=1 oflag=direct conv=notrunc status=none
+	image_is "$image" --offset 0 --length 2560
+	image_is "$image" --offset 3072 --length 4K
+	cmp -n 512 -i 2560:0 "$image" /dev/zero
+	[[ $(stat_of "$image" chunks_written) -eq 1 ]]
+	# The same granule again: it counts once.
+	dd if=/dev/zero of="$image" bs=512 seek=6 count=1 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$image" chunks_written) -eq 1 ]]
+	stamp verify "$dev" --seed "$SEED" --seq 1 --length 1M
+	session_destroy s
+}
+
+@test "image write: I4: with little memory" {
+	local dev image
+	dev=$(disk 1)
+	filled "$dev" --length 64M
+	echo 4M >/sys/module/blksnap/parameters/memory_limit
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	dd if=/dev/zero of="$image" bs=1M count=32 oflag=direct conv=notrunc status=none
+	cmp -n 33554432 "$image" /dev/zero
+	image_is "$image" --offset 32M --length 32M
+	stamp verify "$dev" --seed "$SEED" --seq 1 --length 64M
+	[[ $(stat_of "$image" chunks_written) -eq 8192 ]]
+	session_destroy s
+}
+
+@test "image write: of two images of one origin only the one changes" {
+	local dev
+	dev=$(disk 1)
+	filled "$dev" --length 8M
+	session_of "$(disk 2)" "$dev"
+	session_make t "$(disk 3)" "$dev"
+	session_take t
+	storm "$(image_of s s1)" - --length 8M --count 300
+	image_is "$(image_of t s1)" --length 8M
+	[[ $(stat_of "$(image_of t s1)" chunks_written) -eq 0 ]]
+	session_destroy s
+	session_destroy t
+}
+
+@test "image write: I1: the difference storage is full: an error for the image, none for the origin" {
+	local dev image
+	dev=$(disk 1)
+	filled "$dev" --length 16M
+	dmsetup create small --table "0 $((6 * 2048)) linear $(disk 2) 0"
+	defer dmsetup remove --retry small
+	session_of /dev/mapper/small "$dev"
+	image=$(image_of s s1)
+	run ! dd if=/dev/zero of="$image" bs=1M count=8 oflag=direct conv=notrunc
+	wait_until 10 grep -qx overflow "$SESSIONS/s/state"
+	stamp verify "$dev" --seed "$SEED" --seq 1 --length 16M
+	storm "$dev" - --length 8M --count 100
+	session_destroy s
+}
+
+@test "image write: ext4 is mounted read-write from the image of a mounted origin" {
+	local dev image
+	dev=$(disk 1)
+	mkfs.ext4 -q "$dev"
+	mount_test "$dev" origin
+	tree_make /mnt/test-origin "$BATS_TEST_TMPDIR/sums"
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	rm -rf /mnt/test-origin/common-licenses
+	mount_test "$image" image
+	(cd /mnt/test-image && sha256sum --quiet -c "$BATS_TEST_TMPDIR/sums")
+	echo new >/mnt/test-image/new
+	rm -rf /mnt/test-image/common-licenses
+	umount /mnt/test-image
+	e2fsck -fn "$image"
+	[[ ! -e /mnt/test-origin/new ]]
+	umount /mnt/test-origin
+	e2fsck -fn "$dev"
+	session_destroy s
+}
+
+@test "image write: xfs replays its journal on the image" {
+	local dev image
+	dev=$(disk 1)
+	mkfs.xfs -q "$dev"
+	mount_test "$dev" origin
+	tree_make /mnt/test-origin "$BATS_TEST_TMPDIR/sums"
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	rm -rf /mnt/test-origin/common-licenses
+	mount_test "$image" image nouuid
+	(cd /mnt/test-image && sha256sum --quiet -c "$BATS_TEST_TMPDIR/sums")
+	echo new >/mnt/test-image/new
+	umount /mnt/test-image
+	xfs_repair -n "$image"
+	umount /mnt/test-origin
+	xfs_repair -n "$dev"
+	session_destroy s
+}
+
+@test "image write: discards and write-zeroes are not offered" {
+	local image
+	session_of "$(disk 2)" "$(disk 1)"
+	image=$(image_of s s1)
+	[[ $(cat "/sys/block/${image##*/}/queue/discard_max_bytes") -eq 0 ]]
+	[[ $(cat "/sys/block/${image##*/}/queue/write_zeroes_max_bytes") -eq 0 ]]
+	session_destroy s
+}
