@@ -38,6 +38,10 @@ background_runs() {
 	kill -0 "${BACKGROUND[$1]}" 2>/dev/null
 }
 
+background_gone() {
+	! background_runs "$1"
+}
+
 # background_end NAME: waits for it; fails if it failed.
 background_end() {
 	local code=0
@@ -57,17 +61,8 @@ background_stop() {
 	done
 }
 
-# storm NAME DEVICE LENGTH [OPTION...]: stamps (seed 60, sequence 1) all over the range, and writers of newer ones that
-# end with background_stop. In the end they verify what the origin holds. To make stamps takes much of an emulated CPU,
-# so they are polite to who looks at the images.
-storm() {
-	local name=$1 dev=$2 length=$3
-	shift 3
-	stamp fill "$dev" --seed 60 --length "$length" >/dev/null || return
-	storm_on "$name" "$dev" "$length" "$@"
-}
-
-# storm_on NAME DEVICE LENGTH [OPTION...]: the same, upon stamps of sequence 1 that are there.
+# storm_on NAME DEVICE LENGTH [OPTION...]: writers of newer stamps, upon such of sequence 1 (seed 60), until background_stop; then
+# they verify what the origin holds. To make stamps takes much of an emulated CPU, so they are polite to who looks at images.
 storm_on() {
 	local name=$1 dev=$2 length=$3
 	shift 3
@@ -103,6 +98,12 @@ image_still_kept() {
 # image_as_kept IMAGE LENGTH [OFFSET]
 image_as_kept() {
 	stamp verify "$1" --seed 60 --length "$2" --offset "${3:-0}" --table "$BATS_TEST_TMPDIR/table.${1##*/}"
+}
+
+no_images() {
+	local image
+	image=$(find /sys/block -name 'blksnap*')
+	[[ -z $image ]] || fail "there are still images: $image"
 }
 
 # --- configuration ---------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ ext4_right() {
 	dev=$(disk 1)
 	throttle "$dev" 4194304
 	stamp fill "$dev" --seed 60 --length 16M
-	ext4_make "$(disk 3)" fs
+	ext4_make "$(disk 3)" fs 32M
 	session_make base "$(disk 4)" "$dev"
 	session_take base
 	session_make s "$(disk 2)" "$dev" "$(disk 3)"
@@ -330,4 +331,232 @@ takes_delayed() {
 	done
 	background_stop churn
 	session_destroy s
+}
+
+@test "take: a RAID 0 and its members, one instant" {
+	mdadm --create /dev/md9 --quiet --run --level=0 --raid-devices=2 --metadata=1.0 --chunk=64 "$(disk 3)" "$(disk 4)"
+	defer md_stop /dev/md9
+	settle
+	ext4_make /dev/md9 fs 16M
+	churn churn "$DIR"
+	session_make s "$(disk 2)" "$(disk 3)" "$(disk 4)" /dev/md9
+	for _ in 1 2 3; do
+		session_take s
+		ext4_right "$(image_of s s3)"
+		dmsetup create --readonly together \
+			--table "0 32768 striped 2 128 $(image_of s s1) 0 $(image_of s s2) 0"
+		cmp -n 16777216 /dev/mapper/together "$(image_of s s3)"
+		dmsetup remove --retry together
+		session_release s
+	done
+	background_stop churn
+	session_destroy s
+}
+
+md_stop() {
+	settle
+	mdadm --quiet --stop "$1"
+}
+
+# --- one instant, several devices and sessions -----------------------------------------------------------------------
+
+@test "take: writes that one session holds while others are taken, under load (I2)" {
+	local slow=/dev/mapper/slow dev image
+	dev=$(disk 1)
+	stamp fill "$dev" --seed 60 --length 8M
+	delayed slow "$dev" 65536 50 0
+	session_make one "$(disk 2)" "$slow"
+	session_make two "$(disk 4)" "$slow"
+	takes one
+	background storm nice stamp storm "$slow" "$(image_of one s1)" --seed 60 --taken-seq 1 --length 8M --seconds 600 \
+		--writers 8 --readers 1 --max-size 16K
+	for _ in 1 2 3 4; do
+		sleep 0.5
+		takes two
+		image=$(image_of two s1)
+		image_still_kept "$image" 2M 1
+		sleep 0.5
+		image_as_kept "$image" 2M
+		releases two
+	done
+	# What is verified at the end need not be slow.
+	dm_switch slow "0 65536 linear $dev 0"
+	background_stop storm
+	session_destroy two
+	session_destroy one
+}
+
+# --- chained writes --------------------------------------------------------------------------------------------------
+
+# BLKZEROOUT submits a chain of writes, a mebibyte each where the device knows no better. The completion of one leads to
+# that of the next when the first one is the last to complete: here because its device is suspended until then.
+@test "take: a chain of hundreds of writes that ends at its first link (I1)" {
+	local mega=400 dev start image
+	dev=$(disk 1)
+	modprobe dm-delay
+	parameter memory_limit 4M
+	delayed first "$dev" 128 0 1
+	dm_make chained "0 128 linear /dev/mapper/first 0"$'\n'"128 $((mega * 2048 - 128)) linear $dev 128"
+	stamp fill /dev/mapper/chained --seed 60 --length 4M
+	stamp fill /dev/mapper/chained --seed 60 --offset $((mega - 4))M --length 4M
+	[[ $(cat "/sys/block/$(basename "$(readlink -e /dev/mapper/chained)")/queue/write_zeroes_max_bytes") -eq 0 ]]
+	session_of "$(disk 2)" /dev/mapper/chained
+	image=$(image_of s s1)
+	# Preserved already: otherwise its old content would have to be read from where nothing can be read.
+	stamp fill /dev/mapper/chained --seed 60 --seq 2 --length 64K
+	dmsetup suspend --nolockfs --noflush first
+	defer dmsetup resume first
+	start=$(sectors_written "$dev")
+	background zero blkdiscard -z /dev/mapper/chained
+	wait_until 120 all_but_first "$dev" $((start + mega * 2048 - 128))
+	background_runs zero
+	dmsetup resume first
+	background_end zero
+	[[ $(session_get s state) == active ]]
+	stamp verify "$image" --seed 60 --seq 1 --length 4M
+	stamp verify "$image" --seed 60 --seq 1 --offset $((mega - 4))M --length 4M
+	zeroes "$dev" 0 8
+	zeroes "$dev" $((mega - 8)) 8
+	session_destroy s
+}
+
+# zeroes DEVICE MEGABYTE COUNT: that is what is on the disk there, whatever the page cache says.
+zeroes() {
+	dd if="$1" bs=1M skip="$2" count="$3" iflag=direct status=none | cmp -n $(($3 * 1048576)) - /dev/zero
+}
+
+sectors_written() {
+	awk '{ print $7 }' "/sys/block/${1##*/}/stat"
+}
+
+# all_but_first DISK SECTORS
+all_but_first() {
+	[[ $(sectors_written "$1") -ge $2 ]]
+}
+
+# --- a difference storage upon an origin -----------------------------------------------------------------------------
+
+@test "take: a diff upon an origin's disk is refused, whichever comes first (EXDEV)" {
+	local dev
+	dev=$(disk 3)
+	lv_make "$dev" 64M
+	# within one session
+	session_make s "$LV" "$dev"
+	take_refused s EXDEV "$LV" "$dev"
+	session_destroy s
+	# the origin is active
+	session_make lower "$(disk 2)" "$dev"
+	session_make upper "$LV" "$(disk 1)"
+	takes lower
+	take_refused upper EXDEV "$LV" "$dev"
+	releases lower
+	# the diff is active
+	takes upper
+	take_refused lower EXDEV "$LV" "$dev"
+	[[ $(session_get upper state) == active ]]
+	releases upper
+	takes lower
+	session_destroy lower
+	session_destroy upper
+}
+
+@test "take: a diff in a loop device upon an origin's file system is refused, whichever comes first (EXDEV)" {
+	local dev
+	dev=$(disk 3)
+	ext4_make "$dev" fs 128M
+	truncate -s 64M "$DIR/diff"
+	LOOP=$(losetup -f --show "$DIR/diff")
+	defer losetup -d "$LOOP"
+	session_make s "$LOOP" "$dev"
+	take_refused s EXDEV "$LOOP" "$dev"
+	fs_writes "$DIR"
+	session_destroy s
+	session_make lower "$(disk 2)" "$dev"
+	session_make upper "$LOOP" "$(disk 1)"
+	takes lower
+	take_refused upper EXDEV "$LOOP" "$dev"
+	releases lower
+	takes upper
+	take_refused lower EXDEV "$LOOP" "$dev"
+	fs_writes "$DIR"
+	session_destroy lower
+	session_destroy upper
+}
+
+# --- file systems that are frozen ------------------------------------------------------------------------------------
+
+@test "take: a file system that is frozen already (EBUSY), and the other one is not left so" {
+	local free frozen order
+	ext4_make "$(disk 1)" free 32M
+	free=$DIR
+	ext4_make "$(disk 3)" frozen 32M
+	frozen=$DIR
+	fsfreeze -f "$frozen"
+	defer thaw_if_frozen "$frozen"
+	for order in "$(disk 1) $(disk 3)" "$(disk 3) $(disk 1)"; do
+		# shellcheck disable=SC2086 # two disks
+		session_make s "$(disk 2)" $order
+		take_refused s EBUSY frozen
+		no_images
+		fs_writes "$free"
+		session_destroy s
+	done
+	# It is still the user's.
+	fsfreeze -u "$frozen"
+	fs_writes "$frozen"
+	session_of "$(disk 2)" "$(disk 1)" "$(disk 3)"
+	ext4_right "$(image_of s s1)"
+	ext4_right "$(image_of s s2)"
+	session_destroy s
+}
+
+thaw_if_frozen() {
+	fsfreeze -u "$1" 2>/dev/null || true
+}
+
+# --- writers that wait for memory ------------------------------------------------------------------------------------
+
+# A diff that takes five seconds for each write, and 4 MiB of memory: a writer of 16 MiB waits.
+starve() {
+	parameter memory_limit 4M
+	delayed slow "$(disk 2)" 262144 0 5000
+	stamp fill "$(disk 1)" --seed 60 --length 16M
+	session_make s /dev/mapper/slow "$(disk 1)"
+	takes s
+	background writer stamp fill "$(disk 1)" --seed 60 --seq 2 --length 16M
+}
+
+@test "take: a release lets writers go that wait for memory (I1)" {
+	parameter hold_limit_ms 60000
+	starve
+	sleep 3
+	background_runs writer
+	[[ $(session_get s state) == active ]]
+	background release put "$SESSIONS/s/active" 0
+	wait_until 2 background_gone writer
+	background_end writer
+	background_end release
+	stamp verify "$(disk 1)" --seed 60 --length 16M --seq 2
+	no_images
+	session_destroy s
+}
+
+@test "take: hold_limit_ms ends the wait for memory, and the snapshot (I1)" {
+	local image
+	parameter hold_limit_ms 1000
+	starve
+	image=$(image_of s s1)
+	wait_until 4 background_gone writer
+	background_end writer
+	wait_until 2 state_is s failed
+	[[ $(session_get s error) == ETIMEDOUT:* ]]
+	[[ $(cat "$SESSIONS/s/s1/error") == ETIMEDOUT:* ]]
+	run ! dd if="$image" of=/dev/null bs=4096 count=1 iflag=direct status=none
+	[[ $output == *'Input/output error'* ]]
+	stamp verify "$(disk 1)" --seed 60 --length 16M --seq 2
+	session_destroy s
+}
+
+state_is() {
+	[[ $(session_get "$1" state) == "$2" ]]
 }
