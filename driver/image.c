@@ -209,6 +209,11 @@ void image_destroy(struct image *image)
 {
 	if (image->added) {
 		del_gendisk(image->disk);
+		/*
+		 * Without a size, who reads on would find the end of the disk,
+		 * and take a half-read image for a whole one. So he gets EIO.
+		 */
+		set_capacity(image->disk, image->config.area->sectors);
 		put_disk(image->disk);
 	} else {
 		/* The block layer calls free_disk() only for what was added. */
