@@ -322,10 +322,9 @@ static int snapshot_create_area(struct snapshot *snapshot)
 	snapshot->area = diff_area_create(&config);
 	ret = PTR_ERR_OR_ZERO(snapshot->area);
 	if (ret)
-		return error_set(&snapshot->error, snapshot->label, ret,
-				 "no memory for the diff area");
-	snapshot->granule = granule;
-	return 0;
+		error_set(&snapshot->error, snapshot->label, ret,
+			  "no memory for the diff area");
+	return ret;
 }
 
 static void snapshot_destroy_area(struct snapshot *snapshot)
@@ -655,13 +654,16 @@ static int take_armed(struct session *session)
 	return ret;
 }
 
-static void take_clear_errors(struct session *session)
+/* What attributes show changes only now that nothing can fail any more. */
+static void take_succeed(struct session *session)
 {
 	struct snapshot *snapshot;
 
 	error_clear(&session->error);
-	list_for_each_entry(snapshot, &session->snapshots, node)
+	list_for_each_entry(snapshot, &session->snapshots, node) {
 		error_clear(&snapshot->error);
+		WRITE_ONCE(snapshot->granule, snapshot->area->config.granule);
+	}
 }
 
 static int __session_take(struct session *session)
@@ -684,7 +686,7 @@ static int __session_take(struct session *session)
 	if (ret)
 		goto out_snapshots;
 	list_add_tail(&session->active_node, &active_sessions);
-	take_clear_errors(session);
+	take_succeed(session);
 	WRITE_ONCE(session->active, true);
 	/* In case that an area has failed already. */
 	queue_work(system_unbound_wq, &session->fail_work);
