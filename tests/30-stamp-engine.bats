@@ -1,0 +1,686 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# The engine under stamped storms: every kind of write, granule and origin, with readers of the image at the places
+# that are just being written. The names cite the laws of docs/design.md that a test is for.
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+load lib/common
+load lib/devices
+load lib/stamped
+
+MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+# stormed ORIGIN DIFF [--length B] OPTION...: filled, taken, stormed, judged, released.
+stormed() {
+	local origin=$1 diff=$2 length=()
+	shift 2
+	[[ $1 != --length ]] || length=("${@:1:2}")
+	filled "$origin" "${length[@]}" --block "${BLOCK:-512}"
+	session_make s "$diff" "$origin"
+	[[ -z ${CHUNK:-} ]] || put "$SESSIONS/s/s1/chunk_size" "$CHUNK"
+	session_take s
+	storm "$origin" "$(image_of s s1)" --block "${BLOCK:-512}" "$@"
+	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
+	consistent "$(image_of s s1)"
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 0 ]]
+	session_destroy s
+}
+
+# --- ways to write ---------------------------------------------------------------------------------------------------
+
+@test "engine: I2 I3: ten thousand direct overwrites; image reads are repeated" {
+	local origin image round repeated=0 table=()
+	origin=$(disk 1)
+	filled "$origin" --length 32M
+	for round in 1 2 3 4 5 6; do
+		session_of "$(disk 2)" "$origin"
+		image=$(image_of s s1)
+		storm "$origin" "$image" --length 32M --count $((round == 1 ? 10000 : 2000)) --max-size 16K "${table[@]}" \
+			--save-table "$BATS_TEST_TMPDIR/table.$round"
+		consistent "$image"
+		[[ $(storm_value image_reads) -gt 500 ]]
+		[[ $(stat_of "$image" writes_held) -gt 100 ]]
+		repeated=$((repeated + $(stat_of "$image" image_reads_repeated)))
+		session_destroy s
+		[[ $repeated -eq 0 ]] || break
+		table=(--table "$BATS_TEST_TMPDIR/table.$round")
+	done
+	[[ $repeated -gt 0 ]]
+}
+
+@test "engine: I2 I3: buffered writes" {
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode buffered
+}
+
+@test "engine: I2 I3: writes through a mapping" {
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode mmap
+}
+
+@test "engine: I2 I3: writes that must not wait" {
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode nowait
+	[[ $(storm_value writes_nowait) -eq 2000 ]]
+}
+
+@test "engine: I2 I3: polled writes" {
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode hipri
+}
+
+@test "engine: I2 I3: all kinds of writes at once" {
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 3000 --max-size 64K --mode mix --writers 8
+}
+
+@test "engine: I3: writers that meet in one granule wait for one copy" {
+	local origin image joined=0 round
+	origin=$(disk 1)
+	for round in 1 2 3 4 5; do
+		filled "$origin" --length 16M
+		session_of "$(disk 2)" "$origin"
+		image=$(image_of s s1)
+		storm "$origin" "$image" --length 16M --count 3000 --writers 8 --hot 0.9/4K --min-size 512 --max-size 512
+		joined=$(stat_of "$image" writes_joined)
+		consistent "$image"
+		session_destroy s
+		[[ $joined -eq 0 ]] || break
+	done
+	[[ $joined -gt 0 ]]
+}
+
+# --- where preserved data goes ---------------------------------------------------------------------------------------
+
+@test "engine: I4: with little memory, what is preserved is stored and read from there" {
+	local origin image most=0 now storm
+	echo 4M >"$MEMORY_LIMIT"
+	origin=$(disk 1)
+	filled "$origin" --length 32M
+	session_of "$(disk 2)" "$origin"
+	image=$(image_of s s1)
+	background stamp storm "$origin" "$image" --seed "$SEED" --taken-seq 1 --readers 4 --length 32M --count 6000 \
+		--max-size 16K >"$BATS_TEST_TMPDIR/storm" 2>&1
+	storm=$BACKGROUND
+	while kill -0 "$storm" 2>/dev/null; do
+		read -r now <"/sys/block/${image##*/}/blksnap/memory_bytes"
+		[[ $now -le $most ]] || most=$now
+		sleep 0.1
+	done
+	wait "$storm" || fail "$(cat "$BATS_TEST_TMPDIR/storm")"
+	echo "at most $most bytes in memory"
+	[[ $most -gt 0 && $most -le 4194304 ]]
+	[[ $(stat_of "$image" chunks_stored) -gt 0 ]]
+	[[ $(stat_of "$image" image_reads_diff) -gt 0 ]]
+	[[ $(stat_of "$image" diff_writes) -gt 0 ]]
+	[[ $(session_get s diff_used) -ge $(($(stat_of "$image" chunks_stored) * 4096)) ]]
+	[[ $(session_get s state) == active ]]
+	consistent "$image"
+	session_destroy s
+}
+
+@test "engine: what lies together on the origin is stored in few requests" {
+	local origin image
+	echo 4M >"$MEMORY_LIMIT"
+	origin=$(disk 1)
+	session_of "$(disk 2)" "$origin"
+	image=$(image_of s s1)
+	dd if=/dev/zero of="$origin" bs=64K count=512 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$image" chunks_preserved) -eq 8192 ]]
+	[[ $(stat_of "$image" map_entries) -le 1024 ]]
+	[[ $(stat_of "$image" diff_writes) -le $(($(stat_of "$image" diff_written_bytes) / 65536)) ]]
+	consistent "$image"
+	session_destroy s
+}
+
+@test "engine: a session that is released early stores nothing" {
+	local origin image
+	origin=$(disk 1)
+	filled "$origin" --length 4M
+	session_of "$(disk 2)" "$origin"
+	image=$(image_of s s1)
+	storm "$origin" "$image" --length 4M --count 200
+	[[ $(stat_of "$image" diff_writes) -eq 0 ]]
+	[[ $(session_get s diff_used) -eq 0 ]]
+	session_destroy s
+	cmp -n 8388608 "$(disk 2)" /dev/zero
+}
+
+@test "engine: the first and last mebibyte of the difference storage are left alone" {
+	local origin diff
+	echo 4M >"$MEMORY_LIMIT"
+	origin=$(disk 1)
+	loop_make 24M
+	diff=$LOOP
+	filled "$origin" --length 16M
+	session_of "$diff" "$origin"
+	dd if=/dev/zero of="$origin" bs=1M count=16 oflag=direct conv=notrunc status=none
+	[[ $(session_get s diff_used) -gt 0 ]]
+	image_is "$(image_of s s1)" --length 16M
+	session_destroy s
+	cmp -n 1048576 "$diff" /dev/zero
+	cmp -n 1048576 -i $((23 << 20)):0 "$diff" /dev/zero
+}
+
+# --- granules --------------------------------------------------------------------------------------------------------
+
+# granule SIZE OPTION...: in memory, and then stored; at an origin that ends within a granule.
+granule() {
+	local CHUNK=$1
+	shift
+	dm_linear odd "$(disk 1)" 65539
+	stormed /dev/mapper/odd "$(disk 2)" --max-size 16K "$@"
+	echo 4M >"$MEMORY_LIMIT"
+	[[ $CHUNK != 4M ]] || echo 16M >"$MEMORY_LIMIT"
+	stormed /dev/mapper/odd "$(disk 2)" --max-size 16K "$@"
+}
+
+@test "engine: I3: granules of 4096 bytes" {
+	granule 4096 --count 2000
+}
+
+@test "engine: I3: granules of 64K" {
+	granule 64K --count 1000
+}
+
+@test "engine: I3: granules of 1M" {
+	granule 1M --count 300
+}
+
+@test "engine: I3: granules of 4M" {
+	granule 4M --count 200
+}
+
+# --- origins ---------------------------------------------------------------------------------------------------------
+
+@test "engine: origin: an odd number of sectors, in the page cache as well" {
+	dm_linear odd "$(disk 1)" 16389
+	stormed /dev/mapper/odd "$(disk 2)" --count 1500 --max-size 16K --mode mix
+}
+
+@test "engine: origin: one sector" {
+	dm_linear tiny "$(disk 1)" 1
+	stormed /dev/mapper/tiny "$(disk 2)" --count 20 --max-size 512 --writers 1
+}
+
+@test "engine: origin: a loop device of an odd size" {
+	loop_make $((8388608 + 512 * 5))
+	stormed "$LOOP" "$(disk 2)" --count 1500 --max-size 16K
+}
+
+@test "engine: origin: a partition that begins at an odd sector" {
+	printf 'start=2051, size=32771\nstart=40001, size=1000\n' | sfdisk -q -X dos "$(disk 1)" >/dev/null
+	defer partition_wipe "$(disk 1)"
+	settle
+	stormed "$(part "$(disk 1)" 1)" "$(disk 2)" --count 1500 --max-size 16K --mode mix
+}
+
+@test "engine: origin: a partition, written through the whole disk" {
+	local disk image
+	disk=$(disk 5)
+	partition "$disk" 16M 16M
+	filled "$disk" --offset 1M --length 32M
+	session_of "$(disk 2)" "$(part "$disk" 2)"
+	image=$(image_of s s1)
+	storm "$disk" - --offset 1M --length 32M --count 2000 --max-size 64K
+	image_is "$image" --number-base 17M
+	[[ $(stat_of "$image" chunks_preserved) -gt 1000 ]]
+	[[ $(stat_of "$image" chunks_preserved) -le 4096 ]]
+	consistent "$image"
+	session_destroy s
+}
+
+@test "engine: origin: a whole disk, written through its partitions" {
+	local disk image
+	disk=$(disk 5)
+	partition "$disk" 16M 16M
+	filled "$disk" --offset 1M --length 32M
+	session_of "$(disk 2)" "$disk"
+	image=$(image_of s s1)
+	storm "$(part "$disk" 2)" - --number-base 17M --count 1000 --max-size 64K
+	storm "$(part "$disk" 1)" - --number-base 1M --count 1000 --max-size 64K
+	image_is "$image" --offset 1M --length 32M
+	cmp -n 1048576 "$image" "$disk"
+	[[ -b ${image}p2 ]]
+	image_is "${image}p2" --number-base 17M
+	consistent "$image"
+	session_destroy s
+}
+
+@test "engine: origin: a whole disk and one of its partitions in one session" {
+	local disk
+	disk=$(disk 5)
+	partition "$disk" 8M 8M
+	filled "$disk" --offset 1M --length 16M
+	session_of "$(disk 2)" "$disk" "$(part "$disk" 2)"
+	storm "$disk" "$(image_of s s1)" --offset 1M --length 16M --count 1500 --max-size 64K
+	image_is "$(image_of s s2)" --number-base 9M
+	session_destroy s
+}
+
+@test "engine: origin: a partition is not charged for its neighbour" {
+	local disk image
+	disk=$(disk 5)
+	partition "$disk" 8M 8M
+	session_of "$(disk 2)" "$(part "$disk" 2)"
+	image=$(image_of s s1)
+	dd if=/dev/zero of="$(part "$disk" 1)" bs=1M count=8 oflag=direct status=none
+	[[ $(stat_of "$image" chunks_preserved) -eq 0 ]]
+	[[ $(stat_of "$image" writes_passed) -eq 0 ]]
+	session_destroy s
+}
+
+@test "engine: origin: blocks of 4096 bytes" {
+	local BLOCK=4096
+	stormed "$(disk 6)" "$(disk 2)" --length 16M --count 2000 --max-size 32K
+	stormed "$(disk 6)" "$(disk 2)" --length 16M --count 500 --max-size 32K --mode buffered
+}
+
+@test "engine: origin: device-mapper striped" {
+	dm_make stripes "0 32768 striped 2 16 $(disk 3) 0 $(disk 4) 0"
+	stormed /dev/mapper/stripes "$(disk 2)" --count 2000 --max-size 64K --mode mix
+}
+
+@test "engine: origin: below device-mapper, written through it" {
+	local image
+	dm_linear upper "$(disk 1)" 32768 2048
+	filled "$(disk 1)" --offset 1M --length 16M
+	session_of "$(disk 2)" "$(disk 1)"
+	image=$(image_of s s1)
+	storm /dev/mapper/upper - --number-base 1M --count 2000 --max-size 64K
+	image_is "$image" --offset 1M --length 16M
+	session_destroy s
+}
+
+@test "engine: origin: both layers of a stack in one session" {
+	dm_linear upper "$(disk 1)" 32768 2048
+	filled "$(disk 1)" --offset 1M --length 16M
+	session_of "$(disk 2)" "$(disk 1)" /dev/mapper/upper
+	[[ $(stat_of "$(image_of s s2)" origin) == "$(major_minor /dev/mapper/upper)" ]]
+	storm /dev/mapper/upper "$(image_of s s2)" --number-base 1M --count 2000 --max-size 64K
+	image_is "$(image_of s s1)" --offset 1M --length 16M
+	session_destroy s
+}
+
+@test "engine: origin: md raid0" {
+	mdadm --create /dev/md/test --run --assume-clean --level=0 --raid-devices=2 --chunk=64 --size=16M \
+		"$(disk 3)" "$(disk 4)"
+	defer md_stop
+	settle
+	stormed "$(readlink -e /dev/md/test)" "$(disk 2)" --length 16M --count 2000 --max-size 64K --mode mix
+}
+
+md_stop() {
+	mdadm --stop /dev/md/test
+	mdadm --zero-superblock "$(disk 3)" "$(disk 4)"
+	settle
+}
+
+@test "engine: origin: null_blk" {
+	null_blk_make nulls memory_backed=1 size=16 blocksize=512
+	stormed /dev/nulls "$(disk 2)" --count 2000 --max-size 64K
+}
+
+@test "engine: origin: null_blk, bio-based" {
+	null_blk_make nullb memory_backed=1 size=16 blocksize=512 queue_mode=0
+	stormed /dev/nullb "$(disk 2)" --count 2000 --max-size 64K
+}
+
+@test "engine: origin: a loop device on a file of a snapshotted file system" {
+	mkfs.ext4 -q "$(disk 5)"
+	mount_test "$(disk 5)" host
+	truncate -s 16M /mnt/test-host/file
+	LOOP=$(losetup -f --show /mnt/test-host/file)
+	filled "$LOOP"
+	session_of "$(disk 2)" "$(disk 5)" "$LOOP"
+	storm "$LOOP" "/dev/blksnap/s/s2" --count 1500 --max-size 64K
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 0 ]]
+	session_destroy s
+	losetup -d "$LOOP"
+}
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+@test "engine: statistics: one write, to the byte" {
+	local dev image
+	dev=$(disk 1)
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	[[ $(stat_of "$image" writes_passed) -eq 0 ]]
+	dd if=/dev/urandom of="$dev" bs=512 seek=15 count=2 oflag=direct conv=notrunc status=none
+	# dd writes twice: sector 15, of granule 1, and sector 16, of granule 2
+	[[ $(stat_of "$image" chunks_preserved) -eq 2 ]]
+	[[ $(stat_of "$image" chunks_in_memory) -eq 2 ]]
+	[[ $(stat_of "$image" memory_bytes) -eq 8192 ]]
+	[[ $(stat_of "$image" origin_read_bytes) -eq 8192 ]]
+	[[ $(stat_of "$image" writes_held) -eq 2 ]]
+	dd if=/dev/urandom of="$dev" bs=1536 seek=5 count=1 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$image" writes_passed) -eq 1 ]]
+	[[ $(stat_of "$image" chunks_preserved) -eq 2 ]]
+	[[ $(stat_of "$image" writes_joined) -eq 0 ]]
+	session_destroy s
+}
+
+# --- several origins, several sessions -------------------------------------------------------------------------------
+
+@test "engine: several origins in one session, stormed at once" {
+	local n pids=() pid code=0
+	for n in 1 3 4; do
+		filled "$(disk "$n")" --length 8M
+	done
+	session_of "$(disk 2)" "$(disk 1)" "$(disk 3)" "$(disk 4)"
+	for n in 1 3 4; do
+		background stamp storm "$(disk "$n")" "/dev/blksnap/s/s$((n == 1 ? 1 : n - 1))" --seed "$SEED" \
+			--taken-seq 1 --length 8M --count 1000 >"$BATS_TEST_TMPDIR/storm.$n" 2>&1
+		pids+=("$BACKGROUND")
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid" || code=$?
+	done
+	[[ $code -eq 0 ]] || fail "$(cat "$BATS_TEST_TMPDIR"/storm.*)"
+	for n in 1 2 3; do
+		consistent "$(image_of s "s$n")"
+	done
+	session_destroy s
+}
+
+@test "engine: one instant: an image never has a write without those that it depended on" {
+	local log=$BATS_TEST_TMPDIR/log before after start=1 round
+	for round in 1 2; do
+		background stamp order "$(disk 1)" "$(disk 3)" "$(disk 4)" --seed "$SEED" --length 4M --start "$start" \
+			--seconds 60 --log "$log"
+		wait_until 20 log_reaches "$log" $((start + 40))
+		session_make s "$(disk 2)" "$(disk 4)" "$(disk 1)" "$(disk 3)"
+		before=$((10#$(<"$log")))
+		session_take s
+		after=$((10#$(<"$log")))
+		wait_until 20 log_reaches "$log" $((after + 20))
+		end_background
+		stamp order-check "$(image_of s s2)" "$(image_of s s3)" "$(image_of s s1)" --seed "$SEED" --length 4M \
+			--min "$before" --max $((after + 1))
+		start=$((10#$(<"$log") + 1))
+		session_destroy s
+	done
+}
+
+log_reaches() {
+	[[ -s $1 && $((10#$(<"$1"))) -ge $2 ]]
+}
+
+@test "engine: several sessions on one origin, each with its own instant, released in any order" {
+	local dev dir=$BATS_TEST_TMPDIR
+	dev=$(disk 1)
+	filled "$dev" --length 8M
+	session_make a "$(disk 2)" "$dev"
+	session_make b "$(disk 3)" "$dev"
+	session_make c "$(disk 4)" "$dev"
+	session_take a
+	storm "$dev" "$(image_of a s1)" --length 8M --count 500 --save-table "$dir/1"
+	session_take b
+	storm "$dev" "$(image_of b s1)" --length 8M --count 500 --table "$dir/1" --save-table "$dir/2"
+	session_take c
+	storm "$dev" "$(image_of c s1)" --length 8M --count 500 --table "$dir/2" --save-table "$dir/3"
+	image_is "$(image_of a s1)" --length 8M
+	stamp verify "$(image_of b s1)" --seed "$SEED" --length 8M --table "$dir/1"
+	session_destroy b
+	storm "$dev" - --length 8M --count 500 --table "$dir/3" --save-table "$dir/4"
+	image_is "$(image_of a s1)" --length 8M
+	session_destroy a
+	storm "$dev" - --length 8M --count 500 --table "$dir/4"
+	stamp verify "$(image_of c s1)" --seed "$SEED" --length 8M --table "$dir/2"
+	session_destroy c
+}
+
+@test "engine: a session is taken and released under the storm of another" {
+	local dev storm round
+	dev=$(disk 1)
+	filled "$dev" --length 8M
+	session_of "$(disk 2)" "$dev"
+	session_make b "$(disk 3)" "$dev"
+	background stamp storm "$dev" "$(image_of s s1)" --seed "$SEED" --taken-seq 1 --length 8M --seconds 60 \
+		>"$BATS_TEST_TMPDIR/storm" 2>&1
+	storm=$BACKGROUND
+	for round in 1 2 3; do
+		session_take b
+		stamp verify-stable "$(image_of b s1)" --seed "$SEED" --length 8M
+		session_release b
+	done
+	kill "$storm"
+	wait "$storm" || fail "$(cat "$BATS_TEST_TMPDIR/storm")"
+	image_is "$(image_of s s1)" --length 8M
+	session_destroy b
+	session_destroy s
+}
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+# watch_state IMAGE FILE: in the background, the states that a poll() on `state` shows, one a line; PID in WATCHER.
+watch_state() {
+	background python3 -c '
+import os, select, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+poll = select.poll()
+poll.register(fd, select.POLLPRI | select.POLLERR)
+with open(sys.argv[2], "w") as out:
+    while True:
+        os.lseek(fd, 0, os.SEEK_SET)
+        state = os.read(fd, 64).decode()
+        out.write(state)
+        out.flush()
+        if state != "active\n" or not poll.poll(60000):
+            break
+' "/sys/block/${1##*/}/blksnap/state" "$2"
+	export WATCHER=$BACKGROUND
+	wait_until 20 test -s "$2"
+}
+
+# watch_events FILE: in the background, the events of block devices with their properties.
+watch_events() {
+	background stdbuf -oL udevadm monitor --kernel --property --subsystem-match=block >"$1" 2>&1
+	wait_until 10 grep -q KERNEL "$1"
+}
+
+# event_of FILE STATE SNAPSHOT: there is such an event, with all that belongs to it.
+event_of() {
+	awk -v RS= -v event="BLKSNAP_EVENT=$2" -v snapshot="BLKSNAP_SNAPSHOT=$3" '
+		{ text = $0 "\n" }
+		index(text, "ACTION=change\n") && index(text, event "\n") && index(text, snapshot "\n") &&
+			index(text, "BLKSNAP_SESSION=s\n") && text ~ /BLKSNAP_ORIGIN=[0-9]+:[0-9]+\n/ { found = 1 }
+		END { exit !found }' "$1"
+}
+
+# A session of disks 1 and 3 whose difference storage has room for so many bytes: small_diff BYTES
+small_diff() {
+	echo 4M >"$MEMORY_LIMIT"
+	loop_make $(($1 + 2097152))
+	filled "$(disk 1)" --length 24M
+	filled "$(disk 3)" --length 1M
+	session_of "$LOOP" "$(disk 1)" "$(disk 3)"
+}
+
+@test "engine: after an overflow the next session works" {
+	local round
+	small_diff 4194304
+	for round in 1 2; do
+		dd if=/dev/zero of="$(disk 1)" bs=1M count=24 oflag=direct conv=notrunc status=none
+		wait_until 10 state_is overflow
+		session_release s
+		filled "$(disk 1)" --length 24M
+		session_take s
+		[[ $(session_get s state) == active ]]
+		[[ -z $(session_get s error) ]]
+		image_is "$(image_of s s1)" --length 24M
+	done
+	session_release s
+	put "$SESSIONS/s/diff_file" "$(disk 2)"
+	session_take s
+	storm "$(disk 1)" "$(image_of s s1)" --length 24M --count 1000
+	session_destroy s
+}
+
+state_is() {
+	[[ $(session_get s state) == "$1" ]]
+}
+
+@test "engine: I1: an overflow in one session leaves another one on the same origin alone" {
+	local dev
+	dev=$(disk 1)
+	small_diff 4194304
+	session_make other "$(disk 2)" "$dev"
+	session_take other
+	storm "$dev" "$(image_of other s1)" --length 24M --count 3000
+	[[ $(session_get s state) == overflow ]]
+	[[ $(session_get other state) == active ]]
+	session_destroy s
+	image_is "$(image_of other s1)" --length 24M
+	session_destroy other
+}
+
+# An origin of 32 MiB, with read errors in 8 sectors from sector 20000 on while the option is set; in BAD.
+bad_reads() {
+	local dir
+	modprobe scsi_debug dev_size_mb=32 medium_error_start=20000 medium_error_count=8
+	defer modprobe -r scsi_debug
+	settle
+	dir=$(echo /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*)
+	BAD=/dev/${dir##*/}
+	[[ -b $BAD ]]
+}
+
+bad_reads_on() {
+	echo "$1" >/sys/bus/pseudo/drivers/scsi_debug/opts
+}
+
+@test "engine: I1 I8: the origin cannot be read: failed, its writers go on, other origins too" {
+	local events=$BATS_TEST_TMPDIR/events
+	bad_reads
+	filled "$BAD" --length 16M
+	filled "$(disk 3)" --length 4M
+	session_of "$(disk 2)" "$BAD" "$(disk 3)"
+	watch_events "$events"
+	bad_reads_on 2
+	dd if=/dev/zero of="$BAD" bs=4096 seek=2400 count=200 oflag=direct conv=notrunc status=none
+	wait_until 10 state_is failed
+	wait_until 10 event_of "$events" failed s1
+	[[ $(session_get s s1/state) == failed ]]
+	# what such a disk says of a sector that it cannot read
+	[[ $(session_get s s1/error) == 'ENODATA: '* ]]
+	[[ $(session_get s error) == 'ENODATA: '* ]]
+	[[ $(session_get s s2/state) == active ]]
+	image_fails "$(image_of s s1)"
+	storm "$(disk 3)" "$(image_of s s2)" --length 4M --count 500
+	bad_reads_on 0
+	cmp -n 819200 -i 9830400:0 "$BAD" /dev/zero
+	storm "$BAD" - --length 8M --count 200
+	session_destroy s
+	wait_until 10 unused "$BAD"
+}
+
+unused() {
+	settle
+	! fuser -s "$1"
+}
+
+@test "engine: I2: a read error of the origin reaches the image's reader, and nothing else" {
+	bad_reads
+	filled "$BAD" --length 16M
+	session_of "$(disk 2)" "$BAD"
+	bad_reads_on 2
+	refuses ENODATA dd if="$(image_of s s1)" of=/dev/null bs=4096 skip=2500 count=1 iflag=direct status=none
+	bad_reads_on 0
+	[[ $(session_get s state) == active ]]
+	image_is "$(image_of s s1)" --length 16M
+	session_destroy s
+	wait_until 10 unused "$BAD"
+}
+
+@test "engine: I2: a read that is under way when the snapshot fails ends in EIO, not in newer data" {
+	local image reader
+	echo 4M >"$MEMORY_LIMIT"
+	filled "$(disk 1)" --length 8M
+	dm_linear slow "$(disk 1)" 65536
+	dm_linear store "$(disk 2)" 131072
+	session_of /dev/mapper/store /dev/mapper/slow "$(disk 3)"
+	image=$(image_of s s1)
+	dm_switch store '0 131072 error'
+	# Reads of one granule wait, where udev does not read, until the table is changed again.
+	dm_switch slow <<-END
+		0 12344 linear $(disk 1) 0
+		12344 8 delay $(disk 1) 12344 60000 $(disk 1) 12344 0
+		12352 53184 linear $(disk 1) 12352
+	END
+	background dd if="$image" of="$BATS_TEST_TMPDIR/read" bs=4096 skip=1543 count=1 iflag=direct status=none
+	reader=$BACKGROUND
+	sleep 1
+	dd if=/dev/zero of="$(disk 3)" bs=1M count=8 oflag=direct conv=notrunc status=none
+	wait_until 10 snapshot_is s1 failed
+	dd if=/dev/urandom of=/dev/mapper/slow bs=4096 seek=1543 count=1 oflag=direct conv=notrunc status=none
+	kill -0 "$reader" || fail 'the read was over too early for this test'
+	dm_switch slow "0 65536 linear $(disk 1) 0"
+	! wait "$reader" || fail 'the read has succeeded'
+	session_destroy s
+}
+
+snapshot_is() {
+	[[ $(session_get s "$1/state") == "$2" ]]
+}
+
+@test "engine: I1 I8: the difference storage cannot be written: failed, origins go on" {
+	local image
+	echo 4M >"$MEMORY_LIMIT"
+	dm_linear store "$(disk 2)" 131072
+	filled "$(disk 1)" --length 24M
+	filled "$(disk 3)" --length 1M
+	session_of /dev/mapper/store "$(disk 1)" "$(disk 3)"
+	image=$(image_of s s1)
+	dm_switch store '0 131072 error'
+	storm "$(disk 1)" "$image" --length 24M --count 4000 --max-size 16K --image-may-fail
+	[[ $(storm_value origin_errors) -eq 0 ]]
+	[[ $(session_get s state) == failed ]]
+	[[ $(session_get s s2/state) == failed ]]
+	[[ $(session_get s error) == 'EIO: '* ]]
+	image_fails "$image"
+	image_fails "$(image_of s s2)"
+	session_destroy s
+}
+
+@test "engine: I2: the difference storage cannot be read: EIO for these places only" {
+	local image
+	echo 4M >"$MEMORY_LIMIT"
+	dm_linear store "$(disk 2)" 131072
+	filled "$(disk 1)" --length 24M
+	session_of /dev/mapper/store "$(disk 1)"
+	image=$(image_of s s1)
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=16 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$image" chunks_stored) -gt 0 ]]
+	image_is "$image" --length 24M
+	dm_switch store '0 131072 error'
+	refuses EIO dd if="$image" of=/dev/null bs=1M count=16 iflag=direct status=none
+	image_is "$image" --offset 16M --length 8M
+	dm_switch store "0 131072 linear $(disk 2) 0"
+	[[ $(session_get s state) == active ]]
+	image_is "$image" --length 24M
+	session_destroy s
+}
+
+@test "engine: I1: a difference storage that hangs holds writers for hold_limit_ms at most" {
+	local start
+	echo 4M >"$MEMORY_LIMIT"
+	echo 2000 >/sys/module/blksnap/parameters/hold_limit_ms
+	dm_linear store "$(disk 2)" 131072
+	filled "$(disk 1)" --length 24M
+	session_of /dev/mapper/store "$(disk 1)"
+	dmsetup suspend --nolockfs --noflush store
+	start=$SECONDS
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=24 oflag=direct conv=notrunc status=none
+	[[ $((SECONDS - start)) -lt 12 ]] || fail "held for $((SECONDS - start)) s"
+	wait_until 5 state_is failed
+	[[ $(session_get s s1/error) == 'ETIMEDOUT: '* ]]
+	image_fails "$(image_of s s1)"
+	cmp -n 25165824 "$(disk 1)" /dev/zero
+	dmsetup resume store
+	session_destroy s
+}

@@ -1,0 +1,235 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Life and end: module, sessions and images come and go under load, and each ends when its last user is gone.
+# Threads: single
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+load lib/common
+load lib/devices
+load lib/stamped
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+# load_on DEVICE [FIO-OPTION...]: random writes to its first 32 MiB, direct and buffered, until the end of the test; PID
+# in LOAD.
+load_on() {
+	background fio --filename="$1" --size=16M --rw=randwrite --bs=4k --ioengine=psync --time_based --runtime=600 \
+		--thread --output="$BATS_TEST_TMPDIR/fio" "${@:2}" \
+		--name=direct --direct=1 --name=buffered --direct=0 --offset=16M --fsync=64
+	LOAD=$BACKGROUND
+	wait_until 20 load_has_begun "$(awk '{ print $5 }' "/sys/block/${1##*/}/stat")" "$1"
+}
+
+# The same, but not at every moment. Where the hook of the first session comes or goes, code is changed that each write
+# runs through; with several emulated CPUs, QEMU can miss such a change to code that another one is just translating.
+light_load_on() {
+	load_on "$1" --rate_iops=50
+}
+
+load_has_begun() {
+	[[ $(awk '{ print $5 }' "/sys/block/${2##*/}/stat") -gt $(($1 + 20)) ]]
+}
+
+# Another session, on another disk, until it is destroyed.
+hook_stays() {
+	session_make hook "$(disk 4)" "$(disk 6)"
+	session_take hook
+}
+
+load_end() {
+	kill -0 "$LOAD" || fail "the load has ended by itself: $(cat "$BATS_TEST_TMPDIR/fio")"
+	end_background "$LOAD"
+	[[ $(grep -Ec 'err= *[1-9]' "$BATS_TEST_TMPDIR/fio") -eq 0 ]] || fail "$(cat "$BATS_TEST_TMPDIR/fio")"
+}
+
+@test "life: twenty times loaded, taken, released, unloaded, under load" {
+	local round origin diff
+	origin=$(disk 1)
+	diff=$(disk 2)
+	light_load_on "$origin"
+	for round in {1..20}; do
+		module_loaded || module_load
+		session_make s "$diff" "$origin"
+		put "$SESSIONS/s/active" 1
+		[[ $((round % 3)) -ne 0 ]] || dd if="$(image_of s s1)" of=/dev/null bs=64K count=16 status=none
+		put "$SESSIONS/s/active" 0
+		rmdir "$SESSIONS/s/s1" "$SESSIONS/s"
+		module_unload
+	done
+	load_end
+	module_load
+}
+
+@test "life: released while the image is open: EIO, and the module goes after the last close" {
+	local image
+	filled "$(disk 1)" --length 4M
+	session_of "$(disk 2)" "$(disk 1)"
+	image=$(image_of s s1)
+	exec 9<"$image"
+	head -c 4096 <&9 | cmp -n 4096 - "$(disk 1)"
+	session_destroy s
+	[[ ! -e $image ]]
+	refuses EIO dd of=/dev/null bs=4096 count=1 skip=100 iflag=direct status=none <&9
+	refuses EIO dd of=/dev/null bs=4096 count=1 skip=100000 status=none <&9
+	run ! rmmod blksnap
+	exec 9<&-
+	module_unload
+	module_load
+}
+
+@test "life: an image that is still open, and the next one" {
+	local image
+	session_of "$(disk 2)" "$(disk 1)"
+	image=$(image_of s s1)
+	exec 9<"$image"
+	session_release s
+	session_take s
+	[[ $(image_of s s1) != "$image" ]]
+	cmp -n 4096 "$(image_of s s1)" "$(disk 1)"
+	exec 9<&-
+	session_destroy s
+}
+
+@test "life: released while the image is read and the origin is written" {
+	local image round reader
+	hook_stays
+	load_on "$(disk 1)"
+	session_make s "$(disk 2)" "$(disk 1)"
+	for round in 1 2 3 4; do
+		session_take s
+		image=$(image_of s s1)
+		background dd if="$image" of=/dev/null bs=64K iflag=direct status=none 2>"$BATS_TEST_TMPDIR/dd"
+		reader=$BACKGROUND
+		background cat "$image" >/dev/null 2>&1
+		sleep 0.5
+		put "$SESSIONS/s/active" 0
+		wait "$reader" && fail "read to its end" || [[ $? -eq 1 ]]
+		grep -q 'Input/output error' "$BATS_TEST_TMPDIR/dd"
+		wait "$BACKGROUND" || true
+	done
+	load_end
+	session_destroy s
+	session_destroy hook
+}
+
+@test "life: released while the image is mounted" {
+	local dev
+	dev=$(disk 5)
+	mkfs.ext4 -q "$dev"
+	mount_test "$dev" fs
+	cp /usr/bin/bash /mnt/test-fs/small
+	dd if=/dev/urandom of=/mnt/test-fs/large bs=1M count=16 status=none
+	session_of "$(disk 2)" "$dev"
+	mount_test "$(image_of s s1)" image ro,noload
+	cmp /usr/bin/bash /mnt/test-image/small
+	session_destroy s
+	refuses EIO cat /mnt/test-image/large
+	umount /mnt/test-image
+	cmp /usr/bin/bash /mnt/test-fs/small
+	umount /mnt/test-fs
+	e2fsck -fn "$dev"
+	module_unload
+	module_load
+}
+
+@test "life: released while a partition of the image is mounted" {
+	local dev
+	dev=$(disk 5)
+	partition "$dev" 64M
+	mkfs.ext4 -q "$(part "$dev" 1)"
+	session_of "$(disk 2)" "$dev"
+	mount_test "$(image_of s s1)p1" image ro,noload
+	session_destroy s
+	umount /mnt/test-image
+	module_unload
+	module_load
+}
+
+@test "life: I1 I2: writers killed in the middle" {
+	local dev mode round
+	dev=$(disk 1)
+	filled "$dev" --length 16M
+	session_of "$(disk 2)" "$dev"
+	for mode in direct mix nowait buffered; do
+		for round in 1 2; do
+			background stamp storm "$dev" - --seed "$SEED" --taken-seq 1 --length 16M --seconds 60 --writers 8 \
+				--mode "$mode" --max-size 1M
+			sleep 0.7
+			kill -KILL "$BACKGROUND"
+			wait "$BACKGROUND" || true
+		done
+	done
+	sync "$dev"
+	[[ $(session_get s state) == active ]]
+	image_is "$(image_of s s1)" --length 16M
+	consistent "$(image_of s s1)"
+	session_destroy s
+}
+
+# cycle NAME SECONDS DIFF DEVICE...: makes, takes, reads, releases and destroys; prints how often.
+cycle() {
+	local name=$1 end=$((SECONDS + $2)) diff=$3 rounds=0
+	shift 3
+	set -e
+	while [[ $SECONDS -lt $end ]]; do
+		session_make "$name" "$diff" "$@"
+		put "$SESSIONS/$name/active" 1
+		dd if="$(image_of "$name" s1)" of=/dev/null bs=64K count=4 iflag=direct status=none
+		put "$SESSIONS/$name/active" 0
+		rmdir "$SESSIONS/$name"/s* "$SESSIONS/$name"
+		rounds=$((rounds + 1))
+	done
+	echo "$rounds"
+}
+
+@test "life: I2: ftrace cannot be switched off while a session is active (EBUSY)" {
+	local switch=/proc/sys/kernel/ftrace_enabled
+	session_of "$(disk 2)" "$(disk 1)"
+	refuses EBUSY put "$switch" 0
+	[[ $(cat "$switch") -eq 1 ]]
+	dd if=/dev/urandom of="$(disk 1)" bs=4096 count=1 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -eq 1 ]]
+	session_release s
+
+	defer put "$switch" 1
+	wait_until 10 put "$switch" 0
+	refuses EBUSY put "$SESSIONS/s/active" 1
+	[[ $(session_get s error) == 'EBUSY: '* ]]
+	put "$switch" 1
+	session_take s
+	session_destroy s
+}
+
+# probe_count: how often the probe was hit.
+probe_count() {
+	awk '$1 == "blksnap_test" { print $2 }' /sys/kernel/tracing/kprobe_profile
+}
+
+# A probe on the function that the driver intercepts, and on no other.
+probe_on() {
+	echo 'p:blksnap_test submit_bio_noacct' >>/sys/kernel/tracing/kprobe_events
+	echo 1 >/sys/kernel/tracing/events/kprobes/blksnap_test/enable
+}
+
+probe_off() {
+	[[ ! -d /sys/kernel/tracing/events/kprobes/blksnap_test ]] || {
+		echo 0 >/sys/kernel/tracing/events/kprobes/blksnap_test/enable
+		echo '-:blksnap_test' >>/sys/kernel/tracing/kprobe_events
+	}
+}
+
+# ten_writes IMAGE FIRST: overwrites ten granules, and the driver and the probe have both seen it.
+ten_writes() {
+	local before preserved
+	before=$(probe_count)
+	preserved=$(stat_of "$1" chunks_preserved)
+	dd if=/dev/urandom of="$(disk 1)" bs=4096 count=10 seek="$2" oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$1" chunks_preserved) -eq $((preserved + 10)) ]]
+	[[ $(probe_count) -ge $((before + 10)) ]]
+}

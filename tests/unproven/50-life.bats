@@ -1,0 +1,161 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Life and end: module, sessions and images come and go under load, and each ends when its last user is gone.
+# Threads: single
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+load lib/common
+load lib/devices
+load lib/stamped
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+# load_on DEVICE [FIO-OPTION...]: random writes to its first 32 MiB, direct and buffered, until the end of the test; PID
+# in LOAD.
+load_on() {
+	background fio --filename="$1" --size=16M --rw=randwrite --bs=4k --ioengine=psync --time_based --runtime=600 \
+		--thread --output="$BATS_TEST_TMPDIR/fio" "${@:2}" \
+		--name=direct --direct=1 --name=buffered --direct=0 --offset=16M --fsync=64
+	LOAD=$BACKGROUND
+	wait_until 20 load_has_begun "$(awk '{ print $5 }' "/sys/block/${1##*/}/stat")" "$1"
+}
+
+# The same, but not at every moment. Where the hook of the first session comes or goes, code is changed that each write
+# runs through; with several emulated CPUs, QEMU can miss such a change to code that another one is just translating.
+light_load_on() {
+	load_on "$1" --rate_iops=50
+}
+
+load_has_begun() {
+	[[ $(awk '{ print $5 }' "/sys/block/${2##*/}/stat") -gt $(($1 + 20)) ]]
+}
+
+# Another session, on another disk, until it is destroyed.
+hook_stays() {
+	session_make hook "$(disk 4)" "$(disk 6)"
+	session_take hook
+}
+
+load_end() {
+	kill -0 "$LOAD" || fail "the load has ended by itself: $(cat "$BATS_TEST_TMPDIR/fio")"
+	end_background "$LOAD"
+	[[ $(grep -Ec 'err= *[1-9]' "$BATS_TEST_TMPDIR/fio") -eq 0 ]] || fail "$(cat "$BATS_TEST_TMPDIR/fio")"
+}
+
+@test "life: taken and released many times in one module's life, under load" {
+	local round
+	hook_stays
+	load_on "$(disk 1)"
+	session_make s "$(disk 2)" "$(disk 1)"
+	for round in {1..30}; do
+		put "$SESSIONS/s/active" 1
+		put "$SESSIONS/s/active" 0
+	done
+	load_end
+	session_destroy s
+	session_destroy hook
+}
+
+# cycle NAME SECONDS DIFF DEVICE...: makes, takes, reads, releases and destroys; prints how often.
+cycle() {
+	local name=$1 end=$((SECONDS + $2)) diff=$3 rounds=0
+	shift 3
+	set -e
+	while [[ $SECONDS -lt $end ]]; do
+		session_make "$name" "$diff" "$@"
+		put "$SESSIONS/$name/active" 1
+		dd if="$(image_of "$name" s1)" of=/dev/null bs=64K count=4 iflag=direct status=none
+		put "$SESSIONS/$name/active" 0
+		rmdir "$SESSIONS/$name"/s* "$SESSIONS/$name"
+		rounds=$((rounds + 1))
+	done
+	echo "$rounds"
+}
+
+@test "life: sessions come and go in parallel, on different origins and on the same" {
+	local n pids=() code=0 rounds
+	for n in 0 1 2 3; do
+		dm_linear "store$n" "$(disk 2)" 131072 $((n * 131072))
+	done
+	hook_stays
+	load_on "$(disk 1)"
+	n=0
+	for devices in "$(disk 1)" "$(disk 1)" "$(disk 3)" "$(disk 3) $(disk 1)"; do
+		# shellcheck disable=SC2086 # two words
+		background cycle "p$n" 20 "/dev/mapper/store$n" $devices >"$BATS_TEST_TMPDIR/cycle.$n" 2>&1
+		pids+=("$BACKGROUND")
+		n=$((n + 1))
+	done
+	for n in 0 1 2 3; do
+		wait "${pids[n]}" || code=$?
+		rounds=$(cat "$BATS_TEST_TMPDIR/cycle.$n")
+		echo "$n: $rounds"
+		[[ $code -eq 0 && $rounds -ge 2 ]] || code=1
+	done
+	[[ $code -eq 0 ]]
+	load_end
+	session_destroy hook
+}
+
+# probe_count: how often the probe was hit.
+probe_count() {
+	awk '$1 == "blksnap_test" { print $2 }' /sys/kernel/tracing/kprobe_profile
+}
+
+# A probe on the function that the driver intercepts, and on no other.
+probe_on() {
+	echo 'p:blksnap_test submit_bio_noacct' >>/sys/kernel/tracing/kprobe_events
+	echo 1 >/sys/kernel/tracing/events/kprobes/blksnap_test/enable
+}
+
+probe_off() {
+	[[ ! -d /sys/kernel/tracing/events/kprobes/blksnap_test ]] || {
+		echo 0 >/sys/kernel/tracing/events/kprobes/blksnap_test/enable
+		echo '-:blksnap_test' >>/sys/kernel/tracing/kprobe_events
+	}
+}
+
+# ten_writes IMAGE FIRST: overwrites ten granules, and the driver and the probe have both seen it.
+ten_writes() {
+	local before preserved
+	before=$(probe_count)
+	preserved=$(stat_of "$1" chunks_preserved)
+	dd if=/dev/urandom of="$(disk 1)" bs=4096 count=10 seek="$2" oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$1" chunks_preserved) -eq $((preserved + 10)) ]]
+	[[ $(probe_count) -ge $((before + 10)) ]]
+}
+
+@test "life: a probe on the same function works before, during and after a session" {
+	local before
+	defer probe_off
+	probe_on
+	session_of "$(disk 2)" "$(disk 1)"
+	ten_writes "$(image_of s s1)" 0
+	probe_off
+	probe_on
+	ten_writes "$(image_of s s1)" 10
+	session_destroy s
+	before=$(probe_count)
+	dd if=/dev/urandom of="$(disk 1)" bs=4096 count=10 oflag=direct conv=notrunc status=none
+	[[ $(probe_count) -ge $((before + 10)) ]]
+	probe_off
+}
+
+@test "life: the module goes right after a release under load" {
+	local round
+	light_load_on "$(disk 1)"
+	for _ in 1 2 3; do
+		session_of "$(disk 2)" "$(disk 1)" "$(disk 3)"
+		put "$SESSIONS/s/active" 0
+		rmdir "$SESSIONS"/s/s1 "$SESSIONS"/s/s2 "$SESSIONS/s"
+		wait_until 10 rmmod blksnap
+		module_load
+	done
+	load_end
+}
