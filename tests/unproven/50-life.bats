@@ -148,7 +148,6 @@ ten_writes() {
 }
 
 @test "life: the module goes right after a release under load" {
-	local round
 	light_load_on "$(disk 1)"
 	for _ in 1 2 3; do
 		session_of "$(disk 2)" "$(disk 1)" "$(disk 3)"
