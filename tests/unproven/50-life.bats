@@ -49,11 +49,10 @@ load_end() {
 }
 
 @test "life: taken and released many times in one module's life, under load" {
-	local round
 	hook_stays
 	load_on "$(disk 1)"
 	session_make s "$(disk 2)" "$(disk 1)"
-	for round in {1..30}; do
+	for _ in {1..30}; do
 		put "$SESSIONS/s/active" 1
 		put "$SESSIONS/s/active" 0
 	done
