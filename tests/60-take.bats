@@ -61,8 +61,17 @@ background_stop() {
 	done
 }
 
-# storm_on NAME DEVICE LENGTH [OPTION...]: writers of newer stamps, upon such of sequence 1 (seed 60), until background_stop; then
-# they verify what the origin holds. To make stamps takes much of an emulated CPU, so they are polite to who looks at images.
+# storm NAME DEVICE LENGTH [OPTION...]: stamps (seed 60, sequence 1) all over the range, and writers of newer ones that
+# end with background_stop. In the end they verify what the origin holds. To make stamps takes much of an emulated CPU,
+# so they are polite to who looks at the images.
+storm() {
+	local name=$1 dev=$2 length=$3
+	shift 3
+	stamp fill "$dev" --seed 60 --length "$length" >/dev/null || return
+	storm_on "$name" "$dev" "$length" "$@"
+}
+
+# storm_on NAME DEVICE LENGTH [OPTION...]: the same, but upon stamps of sequence 1 that are there.
 storm_on() {
 	local name=$1 dev=$2 length=$3
 	shift 3
@@ -170,6 +179,7 @@ delayed() {
 # lv_make DISK SIZE: a logical volume on a volume group of its own; its path in LV.
 lv_make() {
 	local vg=take${1##*/}
+	export LVM_SUPPRESS_FD_WARNINGS=1
 	pvcreate -qq -y -ff "$1" && vgcreate -qq "$vg" "$1" && lvcreate -qq -y -Wn -n lv -L "$2" "$vg" || return
 	defer lv_remove "$vg" "$1"
 	LV=/dev/$vg/lv
@@ -196,6 +206,14 @@ ext4_right() {
 	mount_test "$1" "${2:-image}" ro,noload >/dev/null || return
 	ls -l "/mnt/test-${2:-image}" >/dev/null || return
 	[[ $# -gt 1 ]] || umount /mnt/test-image
+}
+
+# stay_hooked: as long as this session is active, further takes need not patch the kernel's code. An emulated CPU that
+# executes this code all the time survives only so many patches of it (QEMU then goes on with what it has translated).
+stay_hooked() {
+	loop_make 16M
+	session_make hook "$LOOP" "$(disk 6)"
+	session_take hook
 }
 
 # --- writes on their way ---------------------------------------------------------------------------------------------
@@ -255,6 +273,33 @@ ext4_right() {
 	stamp verify "$(image_of base s1)" --seed 60 --length 16M --seq 1
 	session_destroy s
 	session_destroy base
+}
+
+@test "take: writes of 4 MiB that device-mapper splits, twenty takes" {
+	local one two table
+	one=$(disk 3) two=$(disk 4)
+	dm_make striped "0 65536 striped 2 256 $one 0 $two 0"
+	# 256 targets of 128 KiB, from here and there
+	table=$(awk -v one="$one" -v two="$two" 'BEGIN {
+		for (i = 0; i < 256; i++)
+			print i * 256, 256, "linear", i % 2 ? two : one, 262144 + i * 512
+	}')
+	dm_make many "$table"
+	storm striped /dev/mapper/striped 16M --writers 2 --min-size 4M --max-size 4M
+	storm many /dev/mapper/many 16M --writers 2 --min-size 4M --max-size 4M
+	session_make s "$(disk 2)" /dev/mapper/striped /dev/mapper/many
+	stay_hooked
+	for _ in {1..20}; do
+		common_untraced take_of_split
+	done
+	background_stop striped many
+	session_destroy s
+	session_destroy hook
+}
+
+take_of_split() {
+	takes s || return
+	image_still "$(image_of s s1)" 512K 2 && image_still "$(image_of s s2)" 512K 2 && releases s
 }
 
 @test "take: writes that a driver delays, from before there was a session, are waited for (I2)" {
@@ -360,6 +405,62 @@ md_stop() {
 
 # --- one instant, several devices and sessions -----------------------------------------------------------------------
 
+@test "take: writes that depend on each other, over four devices, thirty takes (I2)" {
+	local after log=$BATS_TEST_TMPDIR/ordinals
+	lv_make "$(disk 4)" 64M
+	dm_linear lin "$(disk 5)" 131072
+	session_make s "$(disk 2)" "$(disk 1)" "$(disk 3)" "$LV" /dev/mapper/lin
+	background order nice stamp order "$(disk 1)" "$(disk 3)" "$LV" /dev/mapper/lin --seed 60 --length 256K \
+		--seconds 600 --log "$log"
+	wait_until 10 test -s "$log"
+	stay_hooked
+	for _ in {1..30}; do
+		common_untraced take_of_ordinals "$log"
+	done
+	after=$((10#$(<"$log")))
+	[[ $after -gt 1000 ]] || fail "too few writes to prove anything: $after"
+	background_stop order
+	session_destroy s
+	session_destroy hook
+}
+
+# take_of_ordinals LOG: what was complete before is there, and what was not even begun after is not.
+take_of_ordinals() {
+	local before after images=()
+	before=$((10#$(<"$1")))
+	takes s || return
+	after=$((10#$(<"$1")))
+	images=("$(image_of s s1)" "$(image_of s s2)" "$(image_of s s3)" "$(image_of s s4)")
+	stamp order-check "${images[@]}" --seed 60 --length 256K --min "$before" --max $((after + 1)) && releases s
+}
+
+@test "take: a write that one session holds while another one is taken (I2)" {
+	local slow=/dev/mapper/slow dev first second
+	dev=$(disk 1)
+	stamp fill "$dev" --seed 60 --length 4M
+	modprobe dm-delay
+	# Only here, since udev reads elsewhere.
+	dm_make slow "0 2048 linear $dev 0
+		2048 128 delay $dev 2048 3000 $dev 2048 0
+		2176 63360 linear $dev 2176"
+	session_make one "$(disk 2)" "$slow"
+	session_make two "$(disk 4)" "$slow"
+	takes one
+	background write stamp fill "$slow" --seed 60 --seq 2 --offset 1M --length 64K
+	sleep 0.5
+	takes two
+	first=$(image_of one s1) second=$(image_of two s1)
+	background_runs write
+	[[ $(stat_of "$first" writes_held) -eq 0 ]]
+	background_end write
+	[[ $(stat_of "$first" chunks_preserved) -ge 16 && $(stat_of "$second" chunks_preserved) -ge 16 ]]
+	stamp verify "$first" --seed 60 --length 4M --seq 1
+	stamp verify "$second" --seed 60 --length 4M --seq 1
+	stamp verify "$slow" --seed 60 --offset 1M --length 64K --seq 2
+	session_destroy two
+	session_destroy one
+}
+
 @test "take: writes that one session holds while others are taken, under load (I2)" {
 	local slow=/dev/mapper/slow dev image
 	dev=$(disk 1)
@@ -384,6 +485,42 @@ md_stop() {
 	background_stop storm
 	session_destroy two
 	session_destroy one
+}
+
+@test "take: two at the same time, of different origins and of the same" {
+	storm one "$(disk 1)" 1M
+	storm two "$(disk 3)" 1M
+	session_make a "$(disk 2)" "$(disk 1)"
+	session_make b "$(disk 4)" "$(disk 3)"
+	session_make c "$(disk 5)" "$(disk 1)" "$(disk 3)"
+	stay_hooked
+	for _ in 1 2 3; do
+		common_untraced takes_together
+	done
+	background_stop one two
+	session_destroy a
+	session_destroy b
+	session_destroy c
+	session_destroy hook
+}
+
+takes_together() {
+	together 1 a b || return
+	image_still "$(image_of a s1)" 1M 2 && image_still "$(image_of b s1)" 1M 2 || return
+	together 0 a b && together 1 a c || return
+	image_still_kept "$(image_of a s1)" 1M 1 && image_still "$(image_of c s1)" 1M 2 &&
+		image_still "$(image_of c s2)" 1M 2 || return
+	# A take beside a release, too.
+	background release put "$SESSIONS/c/active" 0
+	takes b && background_end release || return
+	image_as_kept "$(image_of a s1)" 1M && image_still "$(image_of b s1)" 1M 1 && together 0 a b
+}
+
+# together VALUE SESSION SESSION: to `active` of both, from two processes.
+together() {
+	background "$2" put "$SESSIONS/$2/active" "$1"
+	background "$3" put "$SESSIONS/$3/active" "$1"
+	background_end "$2" && background_end "$3"
 }
 
 # --- chained writes --------------------------------------------------------------------------------------------------
