@@ -6,6 +6,7 @@
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so is its `output`
 load lib/common
 load lib/devices
+load lib/refusals
 
 setup() {
 	common_setup
@@ -13,73 +14,6 @@ setup() {
 
 teardown() {
 	common_teardown
-}
-
-# --- what is common to refusals --------------------------------------------------------------------------------------
-
-# Everything that is configured, one value a line, in CONFIGURED.
-configured() {
-	local file lines
-	CONFIGURED=''
-	shopt -s globstar
-	for file in "$SESSIONS"/** "$TRACKERS"/**; do
-		CONFIGURED+=$file
-		if [[ -f $file && $file != */error ]]; then
-			mapfile -t lines <"$file"
-			CONFIGURED+="=${lines[*]}"
-		fi
-		CONFIGURED+=$'\n'
-	done
-	shopt -u globstar
-}
-
-# The lines of this test that the driver logged, in LOGGED.
-own_log() {
-	local line mine=''
-	LOGGED=()
-	while IFS= read -r line; do
-		case $line in
-		*"$COMMON_BEGIN"*) mine=1 LOGGED=() ;;
-		'blksnap: '*) [[ -z $mine ]] || LOGGED+=("$line") ;;
-		esac
-	done < <(dmesg --notime)
-}
-
-# silently_refused ERRNO COMMAND...: by the kernel, before it has asked the driver; and nothing changed.
-silently_refused() {
-	local before
-	configured
-	before=$CONFIGURED
-	refuses "$@" || return
-	configured
-	[[ $CONFIGURED == "$before" ]] ||
-		fail "refused, and yet changed: $(diff <(echo "$before") <(echo "$CONFIGURED"))"
-}
-
-# logged_refusal ERRNO COMMAND...: and one line in the log says so.
-logged_refusal() {
-	local before
-	own_log
-	before=${#LOGGED[@]}
-	silently_refused "$@" || return
-	own_log
-	[[ ${#LOGGED[@]} -eq $((before + 1)) ]] ||
-		fail "not one line in the log, but: $(printf '%s\n' "${LOGGED[@]:before}")"
-}
-
-# refused OBJECT ERRNO COMMAND...: and OBJECT's `error` says so as well (OBJECT is SESSION or SESSION/SNAPSHOT).
-refused() {
-	local object=$1 said=''
-	shift
-	logged_refusal "$@" || return
-	read -r said <"$SESSIONS/$object/error" || true
-	[[ $said == "$1: "?* ]] || fail "not a text of $1 in the error file of $object: $said"
-}
-
-# refused_take SESSION ERRNO
-refused_take() {
-	refused "$1" "$2" put "$SESSIONS/$1/active" 1 || return
-	[[ $(session_get "$1" state) == configured ]] || fail "the state is $(session_get "$1" state)"
 }
 
 # A session with one snapshot of disk 1, and its differences on disk 2.
@@ -488,7 +422,110 @@ bad_names() {
 	bad_names .x
 }
 
+@test "interface: a name that ends like a partition (EINVAL)" {
+	bad_names x-part1 a-part12
+}
+
+@test "interface: a name of 65 characters (EINVAL)" {
+	bad_names "$(printf 'n%.0s' {1..65})"
+}
+
+@test "interface: a name of 255 characters (EINVAL)" {
+	bad_names "$(printf 'n%.0s' {1..255})"
+}
+
+@test "interface: a name that is not ASCII (EINVAL)" {
+	bad_names ä
+}
+
+@test "interface: a name with a comma, a percent sign, a quote, a backslash (EINVAL)" {
+	bad_names 'a,b' 'a%s%n' "a'b" 'a\b'
+}
+
+@test "interface: a name with a newline (EINVAL), which cannot forge a line of the log" {
+	bad_names $'a\nblksnap: a lie'
+	run ! log_has '^blksnap: a lie'
+}
+
+@test "interface: the same name twice (EEXIST)" {
+	usual
+	silently_refused EEXIST mkdir "$SESSIONS/s"
+	silently_refused EEXIST mkdir "$SESSIONS/s/s1"
+	session_destroy s
+}
+
 # --- bad values ------------------------------------------------------------------------------------------------------
+
+@test "interface: device that does not exist (ENOENT)" {
+	usual
+	refused s/s1 ENOENT put "$SESSIONS/s/s1/device" /dev/nowhere
+	session_destroy s
+}
+
+@test "interface: device that is a directory (ENOTBLK)" {
+	usual
+	refused s/s1 ENOTBLK put "$SESSIONS/s/s1/device" /dev
+	session_destroy s
+}
+
+@test "interface: device that is a character device (ENOTBLK)" {
+	usual
+	refused s/s1 ENOTBLK put "$SESSIONS/s/s1/device" /dev/zero
+	session_destroy s
+}
+
+@test "interface: device that is a regular file (ENOTBLK)" {
+	usual
+	refused s/s1 ENOTBLK put "$SESSIONS/s/s1/device" "$KO"
+	session_destroy s
+}
+
+@test "interface: device below something that is not a directory (ENOTDIR)" {
+	usual
+	refused s/s1 ENOTDIR put "$SESSIONS/s/s1/device" "$(disk 3)/x"
+	session_destroy s
+}
+
+@test "interface: a node without a device behind it is refused" {
+	usual
+	mknod "$BATS_TEST_TMPDIR/node" b 240 77
+	# tmpfs of the machine is mounted nodev: not for devices at all
+	refused s/s1 EACCES put "$SESSIONS/s/s1/device" "$BATS_TEST_TMPDIR/node"
+	mknod /dev/test-node b 240 77
+	defer rm -f /dev/test-node
+	refused s/s1 ENXIO put "$SESSIONS/s/s1/device" /dev/test-node
+	session_destroy s
+}
+
+@test "interface: an empty path (EINVAL)" {
+	usual
+	refused s/s1 EINVAL put "$SESSIONS/s/s1/device" ''
+	refused s EINVAL put "$SESSIONS/s/diff_file" ''
+	session_destroy s
+}
+
+@test "interface: the same origin twice, also by another path (EEXIST)" {
+	usual
+	mkdir "$SESSIONS/s/b"
+	refused s/b EEXIST put "$SESSIONS/s/b/device" "$(disk 1)"
+	refused s/b EEXIST put "$SESSIONS/s/b/device" /dev/disk/by-id/virtio-t1
+	put "$SESSIONS/s/s1/device" "$(disk 1)"
+	session_destroy s
+}
+
+@test "interface: diff_file that cannot be found (ENOENT), or in no directory" {
+	usual
+	refused s ENOENT put "$SESSIONS/s/diff_file" /nowhere/diff
+	refused s ENOENT put "$SESSIONS/s/diff_file" /dev/nowhere
+	session_destroy s
+}
+
+@test "interface: diff_file that is a file or a directory, without these features (EOPNOTSUPP)" {
+	usual
+	grep -qx diff-file "$CONFIG/features" || refused s EOPNOTSUPP put "$SESSIONS/s/diff_file" "$KO"
+	grep -qx diff-dir "$CONFIG/features" || refused s EOPNOTSUPP put "$SESSIONS/s/diff_file" /root
+	session_destroy s
+}
 
 # bad_chunk_sizes ERRNO VALUE...
 bad_chunk_sizes() {
@@ -503,12 +540,57 @@ bad_chunk_sizes() {
 	session_destroy s
 }
 
+@test "interface: chunk_size that is no power of two (EINVAL)" {
+	bad_chunk_sizes EINVAL 4095 5000 12K
+}
+
+@test "interface: chunk_size that is too small or too large (EINVAL)" {
+	bad_chunk_sizes EINVAL 2048 1 128M 1G 1T 4294967296
+}
+
+@test "interface: chunk_size that is no number (EINVAL)" {
+	bad_chunk_sizes EINVAL 1x -1 '' K 0x1000 4KB 4.0K '4 K' ' 4096' '4096 ' +4096 4KK
+}
+
+@test "interface: chunk_size that no number can hold (ERANGE)" {
+	bad_chunk_sizes ERANGE 18446744073709551616 18446744073709551615K 16777216T
+}
+
+@test "interface: chunk_size of more than a quarter of memory_limit (EINVAL at the take)" {
+	put /sys/module/blksnap/parameters/memory_limit 4M
+	session_make s "$(disk 2)" "$(disk 1)" "$(disk 3)"
+	put "$SESSIONS/s/s2/chunk_size" 2M
+	refused_take s EINVAL
+	[[ $(cat "$SESSIONS/s/s2/error") == 'EINVAL: '* ]]
+	put "$SESSIONS/s/s2/chunk_size" 1M
+	session_take s
+	session_destroy s
+}
+
 @test "interface: discard that is neither (EINVAL)" {
 	usual
 	refused s/s1 EINVAL put "$SESSIONS/s/s1/discard" maybe
 	refused s/s1 EINVAL put "$SESSIONS/s/s1/discard" dro
 	refused s/s1 EINVAL put "$SESSIONS/s/s1/discard" drops
 	refused s/s1 EINVAL put "$SESSIONS/s/s1/discard" ''
+	session_destroy s
+}
+
+@test "interface: active that is neither (EINVAL)" {
+	usual
+	refused s EINVAL put "$SESSIONS/s/active" 2
+	refused s EINVAL put "$SESSIONS/s/active" -1
+	refused s EINVAL put "$SESSIONS/s/active" 11
+	refused s EINVAL put "$SESSIONS/s/active" yes
+	refused s EINVAL put "$SESSIONS/s/active" ''
+	session_destroy s
+}
+
+@test "interface: a refusal's text is one line, whatever was written" {
+	usual
+	refused s/s1 ENOENT put "$SESSIONS/s/s1/device" $'/dev/none\nblksnap: a lie'
+	[[ $(wc -l <"$SESSIONS/s/s1/error") -eq 1 ]]
+	run ! log_has '^blksnap: a lie'
 	session_destroy s
 }
 
@@ -519,6 +601,32 @@ long_path() {
 	local path
 	path=$(printf '/%.0snowhere00' $(seq 1 500))
 	printf '%s' "${path:0:$1}"
+}
+
+@test "interface: a value of 4094 bytes is looked for like any path (ENOENT)" {
+	usual
+	refused s/s1 ENOENT put -n "$SESSIONS/s/s1/device" "$(long_path 4094)"
+	refused s/s1 ENOENT put "$SESSIONS/s/s1/device" "$(long_path 4093)"
+	refused s ENOENT put -n "$SESSIONS/s/diff_file" "$(long_path 4094)"
+	refused s/s1 ENAMETOOLONG put -n "$SESSIONS/s/s1/device" "/$(printf 'n%.0s' {1..4093})"
+	session_destroy s
+}
+
+@test "interface: a value of 4094 bytes and its newline is no longer than without (ENOENT)" {
+	usual
+	refused s/s1 ENOENT put "$SESSIONS/s/s1/device" "$(long_path 4094)"
+	session_destroy s
+}
+
+@test "interface: a value of 4095 bytes or more (ENAMETOOLONG)" {
+	usual
+	refused s/s1 ENAMETOOLONG put -n "$SESSIONS/s/s1/device" "$(long_path 4095)"
+	refused s/s1 ENAMETOOLONG put "$SESSIONS/s/s1/device" "$(long_path 4095)"
+	refused s/s1 ENAMETOOLONG put -n "$SESSIONS/s/s1/device" "$(long_path 4096)"
+	refused s/s1 ENAMETOOLONG put "$SESSIONS/s/s1/chunk_size" "$(printf '%05000d' 8192)"
+	refused s ENAMETOOLONG put "$SESSIONS/s/diff_file" "$(printf 'n%.0s' {1..5000})"
+	refused s ENAMETOOLONG put "$SESSIONS/s/active" "$(printf '%05000d' 1)"
+	session_destroy s
 }
 
 # pieces FILE PIECE...: writes each piece with one write(2) of the same open file, and prints the errnos, or "ok".
@@ -553,7 +661,220 @@ tail_test() {
 	session_destroy s
 }
 
+@test "interface: the tail of a value of 5000 bytes has no effect" {
+	tail_test '5000*0' $'8192\n'
+}
+
+@test "interface: the tail of a value of exactly 4095 bytes has no effect" {
+	tail_test '4095*0' $'8192\n'
+}
+
+@test "interface: the tail of a value of spaces has no effect" {
+	tail_test '4095* ' 4096
+}
+
+@test "interface: the tail of a value of several full pieces has no effect" {
+	tail_test '4095*0' '4095*0' $'8192\n'
+}
+
+@test "interface: the tail of a long value does not take a session" {
+	usual
+	run -0 pieces "$SESSIONS/s/active" '4095*0' $'1\n'
+	[[ $output == $'ENAMETOOLONG\n'* && $output != *ok* ]]
+	[[ $(session_get s active) == 0 ]]
+	session_take s
+	run -0 pieces "$SESSIONS/s/active" '5000*0' $'0\n'
+	[[ $output != *ok* ]]
+	[[ $(session_get s active) == 1 ]]
+	session_destroy s
+}
+
+@test "interface: several good values by one open file" {
+	usual
+	run -0 pieces "$SESSIONS/s/s1/chunk_size" 8192 4096 $'64K\n'
+	[[ $output == $'ok\nok\nok' ]]
+	[[ $(cat "$SESSIONS/s/s1/chunk_size") -eq 65536 ]]
+	session_destroy s
+}
+
 # --- takes that are refused ------------------------------------------------------------------------------------------
+
+@test "interface: take without a snapshot (EINVAL)" {
+	mkdir "$SESSIONS/s"
+	put "$SESSIONS/s/diff_file" "$(disk 2)"
+	refused_take s EINVAL
+	session_destroy s
+}
+
+@test "interface: take without a device (EINVAL)" {
+	usual
+	mkdir "$SESSIONS/s/b"
+	refused_take s EINVAL
+	[[ $(session_get s b/error) == 'EINVAL: '* ]]
+	session_destroy s
+}
+
+@test "interface: take without a diff_file (EINVAL)" {
+	session_make s '' "$(disk 1)"
+	refused_take s EINVAL
+	session_destroy s
+}
+
+@test "interface: take with a diff that is mounted (EBUSY)" {
+	mkfs.ext4 -q "$(disk 5)"
+	mount_test "$(disk 5)" fs
+	session_make s "$(disk 5)" "$(disk 1)"
+	refused_take s EBUSY
+	umount /mnt/test-fs
+	session_take s
+	session_destroy s
+}
+
+@test "interface: take with a diff that another program has opened exclusively (EBUSY)" {
+	dm_linear holder "$(disk 2)" 2048
+	usual
+	refused_take s EBUSY
+	session_destroy s
+}
+
+@test "interface: take with a diff that another session uses (EBUSY)" {
+	usual
+	session_take s
+	session_make other "$(disk 2)" "$(disk 3)"
+	refused_take other EBUSY
+	session_destroy s
+	session_take other
+	session_destroy other
+}
+
+@test "interface: take with a diff that is an origin of the session (EBUSY)" {
+	session_make s "$(disk 1)" "$(disk 1)"
+	refused_take s EBUSY
+	put "$SESSIONS/s/diff_file" /dev/disk/by-id/virtio-t1
+	refused_take s EBUSY
+	session_destroy s
+}
+
+@test "interface: take with a diff that is an origin of another active session (EBUSY)" {
+	usual
+	session_take s
+	session_make other "$(disk 1)" "$(disk 3)"
+	refused_take other EBUSY
+	session_destroy s
+	session_take other
+	session_destroy other
+}
+
+@test "interface: take with a diff that is a partition of an origin (EBUSY)" {
+	partition "$(disk 5)" 64M 64M
+	session_make s "$(part "$(disk 5)" 1)" "$(disk 5)"
+	refused_take s EBUSY
+	session_destroy s
+	session_of "$(disk 2)" "$(disk 5)"
+	session_make other "$(part "$(disk 5)" 2)" "$(disk 3)"
+	refused_take other EBUSY
+	session_destroy other
+	session_destroy s
+}
+
+@test "interface: take with a diff that is the whole disk of an origin (EBUSY)" {
+	partition "$(disk 5)" 64M 64M
+	session_make s "$(disk 5)" "$(part "$(disk 5)" 1)"
+	refused_take s EBUSY
+	session_destroy s
+	session_of "$(disk 2)" "$(part "$(disk 5)" 2)"
+	session_make other "$(disk 5)" "$(disk 3)"
+	refused_take other EBUSY
+	session_destroy other
+	session_destroy s
+}
+
+@test "interface: take with a diff on another partition of an origin's disk is fine" {
+	partition "$(disk 5)" 64M 64M
+	session_of "$(part "$(disk 5)" 2)" "$(part "$(disk 5)" 1)"
+	session_destroy s
+}
+
+@test "interface: take of an origin that holds another session's diff (EBUSY)" {
+	usual
+	session_take s
+	session_make other "$(disk 4)" "$(disk 2)"
+	refused_take other EBUSY
+	session_destroy s
+	session_take other
+	session_destroy other
+}
+
+@test "interface: take of a disk of which a partition holds another session's diff (EBUSY)" {
+	partition "$(disk 5)" 64M 64M
+	session_of "$(part "$(disk 5)" 1)" "$(disk 1)"
+	session_make other "$(disk 4)" "$(disk 5)"
+	refused_take other EBUSY
+	put "$SESSIONS/other/s1/device" "$(part "$(disk 5)" 2)"
+	session_take other
+	session_destroy other
+	session_destroy s
+}
+
+@test "interface: take with a diff of larger blocks than the origin (EINVAL)" {
+	session_make s "$(disk 6)" "$(disk 1)"
+	refused_take s EINVAL
+	session_destroy s
+	session_make s "$(disk 5)" "$(disk 6)"
+	session_take s
+	session_destroy s
+	session_make s "$(disk 6)" "$(disk 5)"
+	refused_take s EINVAL
+	session_destroy s
+}
+
+@test "interface: take with a diff that is read-only (EROFS)" {
+	loop_make 64M -r
+	session_make s "$LOOP" "$(disk 1)"
+	refused_take s EROFS
+	session_destroy s
+}
+
+@test "interface: take with a diff that is too small (ENOSPC)" {
+	loop_make 2M
+	session_make s "$LOOP" "$(disk 1)"
+	refused_take s ENOSPC
+	session_destroy s
+}
+
+@test "interface: take of an origin that is gone since it was configured is refused" {
+	dmsetup create gone --table "0 2048 linear $(disk 3) 0"
+	session_make s "$(disk 2)" /dev/mapper/gone "$(disk 1)"
+	dmsetup remove gone
+	settle
+	refused_take s ENXIO
+	session_destroy s
+}
+
+@test "interface: take of an origin that does not become quiet (ETIMEDOUT)" {
+	local writer
+	echo 1000 >/sys/module/blksnap/parameters/take_timeout_ms
+	dm_linear slow "$(disk 1)" 65536
+	# A write from before the first take could not be counted: so there is a session, which has preserved the place.
+	session_of "$(disk 2)" /dev/mapper/slow
+	session_make other "$(disk 4)" "$(disk 3)" /dev/mapper/slow
+	dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none
+	dmsetup suspend --nolockfs --noflush slow
+	defer dmsetup resume slow
+	dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none &
+	writer=$!
+	sleep 0.5
+	refused_take_timeout other
+	kill -0 "$writer"
+	dmsetup resume slow
+	wait "$writer"
+	[[ $(session_get s state) == active ]]
+	cmp -n 4096 "$(image_of s s1)" /dev/zero
+	session_take other
+	[[ $(session_get other hold_us) -lt 1000000 ]]
+	session_destroy other
+	session_destroy s
+}
 
 # The times of the last take may have changed, and nothing else.
 refused_take_timeout() {
@@ -569,9 +890,100 @@ refused_take_timeout() {
 
 # --- while active ----------------------------------------------------------------------------------------------------
 
+@test "interface: attributes are frozen while active (EBUSY)" {
+	usual
+	session_take s
+	refused s EBUSY put "$SESSIONS/s/diff_file" "$(disk 3)"
+	refused s/s1 EBUSY put "$SESSIONS/s/s1/device" "$(disk 3)"
+	refused s/s1 EBUSY put "$SESSIONS/s/s1/chunk_size" 64K
+	refused s/s1 EBUSY put "$SESSIONS/s/s1/discard" preserve
+	session_destroy s
+}
+
+@test "interface: active 1 twice (EBUSY)" {
+	usual
+	session_take s
+	refused s EBUSY put "$SESSIONS/s/active" 1
+	[[ $(session_get s state) == active ]]
+	session_destroy s
+}
+
+@test "interface: mkdir of a snapshot while active (EBUSY)" {
+	usual
+	session_take s
+	refused s EBUSY mkdir "$SESSIONS/s/more"
+	session_destroy s
+}
+
+@test "interface: rmdir of a session and of a snapshot while active (EBUSY)" {
+	usual
+	session_take s
+	silently_refused EBUSY rmdir "$SESSIONS/s/s1"
+	run ! rmdir "$SESSIONS/s"
+	[[ -d $SESSIONS/s/s1 ]]
+	[[ $(session_get s state) == active ]]
+	session_destroy s
+}
+
+@test "interface: rmmod while a directory exists, and while active" {
+	mkdir "$SESSIONS/s"
+	run ! rmmod blksnap
+	[[ $output == *'in use'* ]]
+	rmdir "$SESSIONS/s"
+	usual
+	session_take s
+	run ! rmmod blksnap
+	[[ $output == *'in use'* ]]
+	session_destroy s
+	module_unload
+	module_load
+}
+
 # --- devices that cannot be followed ---------------------------------------------------------------------------------
+
+@test "interface: a zoned device (EOPNOTSUPP)" {
+	null_blk_make nullz zoned=1 zone_size=4 size=64 memory_backed=1
+	usual
+	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" /dev/nullz
+	session_destroy s
+}
+
+@test "interface: a device with an integrity profile (EOPNOTSUPP)" {
+	local dir
+	modprobe scsi_debug dif=1 dix=1 dev_size_mb=16
+	defer modprobe -r scsi_debug
+	settle
+	dir=$(echo /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*)
+	[[ -b /dev/${dir##*/} ]]
+	usual
+	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" "/dev/${dir##*/}"
+	session_destroy s
+	wait_until 10 unused_by_udev "/dev/${dir##*/}"
+}
 
 unused_by_udev() {
 	settle
 	! fuser -s "$1"
+}
+
+@test "interface: an image as a device (EOPNOTSUPP), and as a diff (EXDEV)" {
+	usual
+	session_take s
+	session_make other "$(image_of s s1)" "$(disk 3)"
+	refused_take other EXDEV
+	refused other/s1 EOPNOTSUPP put "$SESSIONS/other/s1/device" "$(image_of s s1)"
+	session_destroy other
+	session_destroy s
+}
+
+@test "interface: devices whose drivers take pages (EOPNOTSUPP, before 6.3)" {
+	modprobe zram num_devices=1
+	defer modprobe -r zram
+	echo 32M >/sys/block/zram0/disksize
+	defer sh -c 'echo 1 >/sys/block/zram0/reset'
+	settle
+	grep -q page_endio /proc/kallsyms || skip "this kernel has no rw_page"
+	usual
+	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" /dev/zram0
+	session_destroy s
 }

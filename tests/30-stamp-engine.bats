@@ -344,6 +344,25 @@ md_stop() {
 
 # --- statistics ------------------------------------------------------------------------------------------------------
 
+@test "engine: statistics: each write is counted once, as held or as passed" {
+	local dev name image before after counted
+	dev=$(disk 1)
+	name=${dev##*/}
+	filled "$dev" --length 16M
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	# Write requests, and those that were merged into others; a flush is counted as a request, too.
+	before=$(awk '{ print $5 + $6 - $16 }' "/sys/block/$name/stat")
+	storm "$dev" "$image" --length 16M --count 3000 --max-size 32K
+	after=$(awk '{ print $5 + $6 - $16 }' "/sys/block/$name/stat")
+	counted=$(($(stat_of "$image" writes_held) + $(stat_of "$image" writes_passed)))
+	[[ $counted -eq 3000 && $counted -eq $((after - before)) ]] ||
+		fail "3000 writes, $counted counted, $((after - before)) by the disk"
+	[[ $(stat_of "$image" held_us_max) -gt 0 ]]
+	consistent "$image"
+	session_destroy s
+}
+
 @test "engine: statistics: one write, to the byte" {
 	local dev image
 	dev=$(disk 1)
@@ -473,7 +492,7 @@ with open(sys.argv[2], "w") as out:
         if state != "active\n" or not poll.poll(60000):
             break
 ' "/sys/block/${1##*/}/blksnap/state" "$2"
-	export WATCHER=$BACKGROUND
+	WATCHER=$BACKGROUND
 	wait_until 20 test -s "$2"
 }
 
@@ -499,6 +518,38 @@ small_diff() {
 	filled "$(disk 1)" --length 24M
 	filled "$(disk 3)" --length 1M
 	session_of "$LOOP" "$(disk 1)" "$(disk 3)"
+}
+
+@test "engine: I1 I2 I8: storage full: overflow, EIO from the images only, told in every way" {
+	local image events=$BATS_TEST_TMPDIR/events states=$BATS_TEST_TMPDIR/states
+	small_diff 4194304
+	image=$(image_of s s1)
+	watch_events "$events"
+	watch_state "$image" "$states"
+	storm "$(disk 1)" "$image" --length 24M --count 6000 --max-size 16K --image-may-fail
+	[[ $(storm_value image_errors) -gt 0 ]]
+	[[ $(storm_value origin_errors) -eq 0 ]]
+
+	[[ $(session_get s state) == overflow ]]
+	[[ $(session_get s s1/state) == overflow ]]
+	[[ $(session_get s s2/state) == overflow ]]
+	[[ $(session_get s error) == 'ENOSPC: '*4194304* ]]
+	[[ $(session_get s s1/error) == 'ENOSPC: '* ]]
+	[[ $(stat_of "$image" state) == overflow ]]
+	[[ $(stat_of "$image" error) == 'ENOSPC: '* ]]
+	image_fails "$image"
+	image_fails "$(image_of s s2)"
+	wait "$WATCHER"
+	[[ $(paste -sd' ' "$states") == 'active overflow' ]] || fail "a poller has seen: $(paste -sd' ' "$states")"
+	wait_until 10 event_of "$events" overflow s1
+	wait_until 10 event_of "$events" overflow s2
+	[[ $(log_since | grep -c '^blksnap: s/s1: ENOSPC') -eq 1 ]]
+
+	dd if=/dev/zero of="$(disk 3)" bs=1M count=1 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == overflow ]]
+	session_release s
+	[[ $(session_get s state) == configured ]]
+	session_destroy s
 }
 
 @test "engine: after an overflow the next session works" {

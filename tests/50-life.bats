@@ -1,7 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
 # Life and end: module, sessions and images come and go under load, and each ends when its last user is gone.
-# Threads: single
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
 load lib/common
@@ -64,6 +63,20 @@ load_end() {
 	done
 	load_end
 	module_load
+}
+
+@test "life: taken and released many times in one module's life, under load" {
+	local round
+	hook_stays
+	load_on "$(disk 1)"
+	session_make s "$(disk 2)" "$(disk 1)"
+	for round in {1..30}; do
+		put "$SESSIONS/s/active" 1
+		put "$SESSIONS/s/active" 0
+	done
+	load_end
+	session_destroy s
+	session_destroy hook
 }
 
 @test "life: released while the image is open: EIO, and the module goes after the last close" {
@@ -188,6 +201,31 @@ cycle() {
 	echo "$rounds"
 }
 
+@test "life: sessions come and go in parallel, on different origins and on the same" {
+	local n pids=() code=0 rounds
+	for n in 0 1 2 3; do
+		dm_linear "store$n" "$(disk 2)" 131072 $((n * 131072))
+	done
+	hook_stays
+	load_on "$(disk 1)"
+	n=0
+	for devices in "$(disk 1)" "$(disk 1)" "$(disk 3)" "$(disk 3) $(disk 1)"; do
+		# shellcheck disable=SC2086 # two words
+		background cycle "p$n" 20 "/dev/mapper/store$n" $devices >"$BATS_TEST_TMPDIR/cycle.$n" 2>&1
+		pids+=("$BACKGROUND")
+		n=$((n + 1))
+	done
+	for n in 0 1 2 3; do
+		wait "${pids[n]}" || code=$?
+		rounds=$(cat "$BATS_TEST_TMPDIR/cycle.$n")
+		echo "$n: $rounds"
+		[[ $code -eq 0 && $rounds -ge 2 ]] || code=1
+	done
+	[[ $code -eq 0 ]]
+	load_end
+	session_destroy hook
+}
+
 @test "life: I2: ftrace cannot be switched off while a session is active (EBUSY)" {
 	local switch=/proc/sys/kernel/ftrace_enabled
 	session_of "$(disk 2)" "$(disk 1)"
@@ -232,4 +270,33 @@ ten_writes() {
 	dd if=/dev/urandom of="$(disk 1)" bs=4096 count=10 seek="$2" oflag=direct conv=notrunc status=none
 	[[ $(stat_of "$1" chunks_preserved) -eq $((preserved + 10)) ]]
 	[[ $(probe_count) -ge $((before + 10)) ]]
+}
+
+@test "life: a probe on the same function works before, during and after a session" {
+	local before
+	defer probe_off
+	probe_on
+	session_of "$(disk 2)" "$(disk 1)"
+	ten_writes "$(image_of s s1)" 0
+	probe_off
+	probe_on
+	ten_writes "$(image_of s s1)" 10
+	session_destroy s
+	before=$(probe_count)
+	dd if=/dev/urandom of="$(disk 1)" bs=4096 count=10 oflag=direct conv=notrunc status=none
+	[[ $(probe_count) -ge $((before + 10)) ]]
+	probe_off
+}
+
+@test "life: the module goes right after a release under load" {
+	local round
+	light_load_on "$(disk 1)"
+	for round in 1 2 3; do
+		session_of "$(disk 2)" "$(disk 1)" "$(disk 3)"
+		put "$SESSIONS/s/active" 0
+		rmdir "$SESSIONS"/s/s1 "$SESSIONS"/s/s2 "$SESSIONS/s"
+		wait_until 10 rmmod blksnap
+		module_load
+	done
+	load_end
 }

@@ -41,6 +41,38 @@ give_back() {
 	fi
 }
 
+# Prints a release's apt sources, from the mirrors that this machine's apt uses itself.
+apt_sources() {
+	local release=$1 main security
+	mirror() {
+		# shellcheck disable=SC2016 # apt-get expands these
+		apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+			awk -v label="$1" '$1 == label { print $2; exit }'
+	}
+	main=$(mirror Debian)
+	if [[ -z $main ]]; then
+		apt-get update -q >/dev/null
+		main=$(mirror Debian)
+	fi
+	[[ -n $main ]] || die "this machine's apt has no Debian mirror"
+	security=$(mirror Debian-Security)
+	printf 'deb %s %s main\n' "$main" "$release"
+	[[ $release != sid && $release != unstable ]] || return 0
+	printf 'deb %s %s-updates main\n' "$main" "$release"
+	[[ -z $security ]] || printf 'deb %s %s-security main\n' "$security" "$release"
+}
+
+# Prints the options that carry this machine's way to its mirrors (proxies and the like) into the root's apt.
+apt_options() {
+	apt-config dump | sed -n 's/^\(Acquire::\(http\|https\|ftp\|Retries\|Check-\)[^ ]* "..*";\)$/--aptopt=\1/p'
+}
+
+# Installs packages, after whoever is installing something now: apt_install PACKAGE...
+apt_install() {
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+		-o DPkg::Lock::Timeout=600 "$@" >/dev/null
+}
+
 # Installs the Debian packages named that are not there yet; apt's lists are fetched only when they have to be.
 host_packages() {
 	local package missing=()
@@ -50,11 +82,9 @@ host_packages() {
 	done
 	[[ ${#missing[@]} -gt 0 ]] || return 0
 	printf '%s: installing %s\n' "$vm_name" "${missing[*]}" >&2
-	as_root env DEBIAN_FRONTEND=noninteractive \
-		apt-get install -qy --no-install-recommends "${missing[@]}" >/dev/null 2>&1 && return 0
+	apt_install "${missing[@]}" 2>/dev/null && return 0
 	as_root apt-get update -q >/dev/null
-	as_root env DEBIAN_FRONTEND=noninteractive \
-		apt-get install -qy --no-install-recommends "${missing[@]}" >/dev/null
+	apt_install "${missing[@]}"
 }
 
 # Prints a directory for disk images: in memory where there is room for them.
