@@ -489,10 +489,10 @@ static struct config_group *sessions_make_session(struct config_group *group,
 {
 	struct session_item *self;
 
-	if (!snapshot_name_valid(name)) {
-		pr_err("%s is not a valid name for a session\n", name);
-		return ERR_PTR(-EINVAL);
-	}
+	if (!snapshot_name_valid(name))
+		return ERR_PTR(error_set(NULL, "sessions", -EINVAL,
+					 "%s is not a valid name for a session",
+					 name));
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
 	if (!self)
 		return ERR_PTR(-ENOMEM);
@@ -517,8 +517,9 @@ static struct config_group sessions_group;
 static struct config_item *trackers_make_tracker(struct config_group *group,
 						 const char *name)
 {
-	pr_err("%s: this version has no change tracking\n", name);
-	return ERR_PTR(-EOPNOTSUPP);
+	return ERR_PTR(error_set(NULL, "trackers", -EOPNOTSUPP,
+				 "%s: this version has no change tracking",
+				 name));
 }
 
 static struct configfs_group_operations trackers_group_ops = {

@@ -52,6 +52,8 @@ int error_set(struct error_text *error, const char *who, int err,
 	va_end(args);
 
 	pr_err("%s: %s\n", who, text);
+	if (!error)
+		return err;
 	spin_lock_irqsave(&error->lock, flags);
 	strscpy(error->text, text, ERROR_TEXT_MAX);
 	spin_unlock_irqrestore(&error->lock, flags);

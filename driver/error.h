@@ -32,7 +32,7 @@ void error_clear(struct error_text *error);
 
 /**
  * error_set() - remembers a refusal or failure and logs it, once
- * @error: the text
+ * @error: the text; NULL where there is no object yet: only logged then
  * @who: what the log line begins with
  * @err: a negative errno
  * @fmt: what was wrong, without a newline

@@ -612,9 +612,9 @@ long_path() {
 	session_destroy s
 }
 
-@test "interface: a value of 4094 bytes and its newline is no longer than without (ENOENT)" {
+@test "interface: a value of 4094 bytes and its newline is one of 4095 (ENAMETOOLONG)" {
 	usual
-	refused s/s1 ENOENT put "$SESSIONS/s/s1/device" "$(long_path 4094)"
+	refused s/s1 ENAMETOOLONG put "$SESSIONS/s/s1/device" "$(long_path 4094)"
 	session_destroy s
 }
 
