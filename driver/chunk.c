@@ -145,6 +145,15 @@ void chunk_load(struct chunk *chunk, struct block_device *origin,
 	chunk_load_put(chunk);
 }
 
+void chunk_zero(struct chunk *chunk)
+{
+	unsigned int i;
+
+	for (i = 0; i < chunk->nr_pages; i++)
+		clear_highpage(chunk->pages[i]);
+	chunk_set_state(chunk, CHUNK_READY);
+}
+
 void chunk_copy(const struct chunk *chunk, sector_t from, struct bio *bio,
 		struct bvec_iter iter)
 {

@@ -154,6 +154,12 @@ void chunk_load(struct chunk *chunk, struct block_device *origin,
 		void (*loaded)(struct chunk *chunk, int err));
 
 /**
+ * chunk_zero() - makes it a chunk of zeroes, and ready
+ * @chunk: in state CHUNK_LOADING, nobody else knows it. Context: any.
+ */
+void chunk_zero(struct chunk *chunk);
+
+/**
  * chunk_copy() - copies a part of the content into a bio
  * @chunk: ready
  * @from: first sector of the origin to copy

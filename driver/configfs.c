@@ -253,6 +253,70 @@ static ssize_t session_diff_file_store(struct config_item *item,
 }
 CONFIGFS_ATTR(session_, diff_file);
 
+/* A size is shown as it was set; while active, as it is in force. */
+static ssize_t session_diff_limit_show(struct config_item *item, char *page)
+{
+	struct session *session = to_session(item);
+	ssize_t len = 0;
+
+	mutex_lock(&session->mutex);
+	if (session->has_diff_limit || session->active)
+		len = sysfs_emit(page, "%llu\n", session->diff_limit);
+	mutex_unlock(&session->mutex);
+	return len;
+}
+
+static ssize_t session_diff_low_show(struct config_item *item, char *page)
+{
+	struct session *session = to_session(item);
+	ssize_t len = 0;
+
+	mutex_lock(&session->mutex);
+	if (session->has_diff_low || session->active)
+		len = sysfs_emit(page, "%llu\n",
+				 session_diff_low(session, session->diff_limit));
+	mutex_unlock(&session->mutex);
+	return len;
+}
+
+static ssize_t session_store_size(struct config_item *item, const char *page,
+				  size_t count, const char *attr,
+				  int (*set)(struct session *session, u64 bytes))
+{
+	struct session *session = to_session(item);
+	char *value;
+	u64 bytes;
+	int ret;
+
+	value = face_value(page, count, attr, &session->error, session->name);
+	if (IS_ERR(value))
+		return PTR_ERR(value);
+	ret = value_parse_size(value, &bytes);
+	if (ret)
+		error_set(&session->error, session->name, ret,
+			  "%s: %s is not a size", attr, value);
+	else
+		ret = set(session, bytes);
+	kfree(value);
+	return ret ?: count;
+}
+
+static ssize_t session_diff_limit_store(struct config_item *item,
+					const char *page, size_t count)
+{
+	return session_store_size(item, page, count, "diff_limit",
+				  session_set_diff_limit);
+}
+CONFIGFS_ATTR(session_, diff_limit);
+
+static ssize_t session_diff_low_store(struct config_item *item,
+				      const char *page, size_t count)
+{
+	return session_store_size(item, page, count, "diff_low",
+				  session_set_diff_low);
+}
+CONFIGFS_ATTR(session_, diff_low);
+
 static void session_diff_bytes(struct session *session, u64 *size, u64 *used)
 {
 	*size = 0;
@@ -417,6 +481,8 @@ CONFIGFS_ATTR_RO(session_, frozen_us);
 
 static struct configfs_attribute *session_attrs[] = {
 	&session_attr_diff_file,
+	&session_attr_diff_limit,
+	&session_attr_diff_low,
 	&session_attr_diff_size,
 	&session_attr_diff_used,
 	&session_attr_active,
@@ -543,7 +609,7 @@ CONFIGFS_ATTR_RO(blksnap_, version);
 
 static ssize_t blksnap_features_show(struct config_item *item, char *page)
 {
-	return sysfs_emit(page, "diff-bdev\nimage-write\noverlap\n");
+	return sysfs_emit(page, "diff-bdev\ndiff-dir\ndiff-file\ngrow\nimage-write\noverlap\n");
 }
 CONFIGFS_ATTR_RO(blksnap_, features);
 

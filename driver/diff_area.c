@@ -237,11 +237,17 @@ u64 diff_area_writes_passed(const struct diff_area *area)
 
 /* Preserving */
 
-static void diff_area_count_loaded(struct diff_area *area,
-				   const struct chunk *chunk)
+static void diff_area_count_ready(struct diff_area *area,
+				  const struct chunk *chunk)
 {
 	atomic64_add(chunk_granules(chunk), &area->stats.preserved);
 	atomic64_add((u64)chunk->nr_pages << PAGE_SHIFT, &area->stats.memory_bytes);
+}
+
+static void diff_area_count_loaded(struct diff_area *area,
+				   const struct chunk *chunk)
+{
+	diff_area_count_ready(area, chunk);
 	atomic64_add((u64)chunk->sectors << SECTOR_SHIFT,
 		     &area->stats.origin_read_bytes);
 }
@@ -284,10 +290,10 @@ static void diff_area_loaded(struct chunk *chunk, int err)
 	diff_area_unuse(area);
 }
 
-/* A chunk for the run from @first on, in the map and referenced by the caller. */
-static struct chunk *__diff_area_add_chunk(struct diff_area *area,
-					   unsigned long first,
-					   unsigned long last)
+/* A chunk for the run from @first on, of which only the caller knows. */
+static struct chunk *diff_area_new_chunk(struct diff_area *area,
+					 unsigned long first,
+					 unsigned long last)
 {
 	sector_t start = (sector_t)first << area->granule_shift;
 	sector_t max = max_t(sector_t, CHUNK_MAX_BYTES >> SECTOR_SHIFT,
@@ -295,20 +301,60 @@ static struct chunk *__diff_area_add_chunk(struct diff_area *area,
 	sector_t end = min_t(sector_t, (sector_t)(last + 1) << area->granule_shift,
 			     start + max);
 	struct chunk *chunk;
-	int ret;
 
-	lockdep_assert_held(&area->map.mutex);
 	end = min(end, area->sectors);
 	chunk = chunk_alloc(area, start, end - start);
 	if (IS_ERR(chunk))
 		return chunk;
 	chunk->first = first;
 	chunk->last = diff_area_granule_of(area, end - 1);
+	return chunk;
+}
+
+/* Enters it, or gives it up. */
+static struct chunk *__diff_area_enter(struct diff_area *area,
+				       struct chunk *chunk)
+{
+	int ret;
+
+	lockdep_assert_held(&area->map.mutex);
 	ret = diff_map_add_chunk(&area->map, chunk);
 	if (!ret)
 		return chunk;
 	chunk_put(chunk);
 	return ERR_PTR(ret);
+}
+
+static struct chunk *__diff_area_add_chunk(struct diff_area *area,
+					   unsigned long first,
+					   unsigned long last)
+{
+	struct chunk *chunk = diff_area_new_chunk(area, first, last);
+
+	return IS_ERR(chunk) ? chunk : __diff_area_enter(area, chunk);
+}
+
+/*
+ * What reads as zeroes gets a chunk of zeroes, so that it can be written. It is
+ * ready before it is found: readers take what is still loading from the origin.
+ */
+static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
+					    unsigned long first,
+					    unsigned long last)
+{
+	struct chunk *chunk = diff_area_new_chunk(area, first, last);
+
+	if (IS_ERR(chunk))
+		return chunk;
+	chunk_zero(chunk);
+	chunk = __diff_area_enter(area, chunk);
+	if (IS_ERR(chunk))
+		return chunk;
+	diff_area_count_ready(area, chunk);
+	spin_lock_irq(&area->lock);
+	list_add_tail(&chunk->node, &area->ready);
+	spin_unlock_irq(&area->lock);
+	return chunk;
 }
 
 /**
@@ -319,6 +365,7 @@ static struct chunk *__diff_area_add_chunk(struct diff_area *area,
  * @joins: that one is of another write
  * @nr_loads: how many chunks it made
  * @sectors: of them
+ * @settles: what reads as zeroes is to get a chunk, too
  * @err: why not everything has a chunk
  */
 struct preserving {
@@ -328,6 +375,7 @@ struct preserving {
 	bool joins;
 	unsigned int nr_loads;
 	sector_t sectors;
+	bool settles;
 	int err;
 };
 
@@ -362,6 +410,13 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 	diff_map_lookup(&area->map, at, &run);
 	if (run.kind == DIFF_CHUNK && !chunk_is_ready(run.chunk))
 		preserving_block(work, run.chunk, true);
+	if (run.kind == DIFF_ZERO && work->settles) {
+		chunk = __diff_area_add_zeroes(area, at, min(run.last, last));
+		if (!IS_ERR(chunk))
+			return chunk->last + 1;
+		work->err = PTR_ERR(chunk);
+		return last + 1;
+	}
 	if (run.kind != DIFF_ORIGIN)
 		return run.last + 1;
 
@@ -512,11 +567,32 @@ out:
 	return answer;
 }
 
+int diff_area_exclude(struct diff_area *area, sector_t first, sector_t last)
+{
+	unsigned long from, to;
+	int ret = 0;
+
+	/* Granules of which all belongs to it; the last one may be short. */
+	from = diff_area_granule_of(area, first + (1UL << area->granule_shift) - 1);
+	if (last == area->sectors - 1)
+		last |= (1UL << area->granule_shift) - 1;
+	to = diff_area_granule_of(area, last + 1);
+	if (from >= to)
+		return 0;
+	mutex_lock(&area->map.mutex);
+	ret = diff_map_set_zero(&area->map, from, to - 1);
+	mutex_unlock(&area->map.mutex);
+	return ret;
+}
+
 /* Claims what has no entry yet, and has it stored as soon as it is loaded. */
 static int diff_area_push(struct diff_area *area, unsigned long first,
 			  unsigned long last)
 {
-	struct preserving work = { .loads = LIST_HEAD_INIT(work.loads) };
+	struct preserving work = {
+		.loads = LIST_HEAD_INIT(work.loads),
+		.settles = true,
+	};
 
 	diff_area_claim(area, &work, first, last);
 	diff_area_issue(area, &work);

@@ -278,6 +278,18 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 				    sector_t first, sector_t last);
 
 /**
+ * diff_area_exclude() - says that sectors belong to a difference storage
+ * @area: not armed yet
+ * @first: first sector
+ * @last: last sector, inside the origin
+ *
+ * The image shows zeroes there, and writes to them are not preserved. Granules
+ * that belong to it in part are not excluded. Context: may sleep. Return: 0 or
+ * -ENOMEM.
+ */
+int diff_area_exclude(struct diff_area *area, sector_t first, sector_t last);
+
+/**
  * diff_area_settle() - gives sectors their place in the difference storage
  * @area: the caller has called diff_area_tryuse()
  * @first: first sector

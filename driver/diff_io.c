@@ -28,7 +28,7 @@ static void diff_io_begin_bio(struct diff_io *io, sector_t pos)
 			       io->bios);
 	bio->bi_end_io = io->end_io;
 	bio->bi_private = io->private;
-	io->room = io->storage->ops->place(io->storage, pos, bio);
+	io->room = diff_storage_place(io->storage, pos, bio);
 	io->pos = pos;
 	io->bio = bio;
 }

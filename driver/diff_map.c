@@ -3,7 +3,7 @@
  * Which granules are preserved, and where: a maple tree by granule number.
  *
  * An entry is nothing (the granule is still on the origin), a pointer (a chunk
- * in memory) or a value (it is stored). A value is not a place but the
+ * in memory) or a value (it is stored; or zero, or lost). A value is not a place but the
  * displacement from origin to difference storage, so a range that is cut in
  * two needs no arithmetic, and ranges that were stored side by side are one
  * entry. Entries never go back to nothing while the area lives: the image's
@@ -32,6 +32,7 @@
 /* Displacements may be negative; what an entry can hold may not. */
 #define MAP_BIAS BIT(60)
 #define MAP_LOST xa_mk_value(0)
+#define MAP_ZERO xa_mk_value(1)
 
 /*
  * As the kernel's own maps of address spaces, on all kernels: on 6.1 a tree with
@@ -84,6 +85,8 @@ void diff_map_lookup(struct diff_map *map, unsigned long granule,
 		run->kind = DIFF_ORIGIN;
 	} else if (entry == MAP_LOST) {
 		run->kind = DIFF_LOST;
+	} else if (entry == MAP_ZERO) {
+		run->kind = DIFF_ZERO;
 	} else if (xa_is_value(entry)) {
 		run->kind = DIFF_STORED;
 		run->displacement = map_displacement(entry);
@@ -100,7 +103,7 @@ static bool map_is_preserved(const void *entry)
 
 static bool map_is_stored(const void *entry)
 {
-	return xa_is_value(entry) && entry != MAP_LOST;
+	return xa_is_value(entry) && entry != MAP_LOST && entry != MAP_ZERO;
 }
 
 /* Is it true of all granules of a range? */
@@ -171,6 +174,12 @@ static int map_store(struct diff_map *map, unsigned long first,
 		ret = __map_try_store(map, first, last, entry);
 	} while (ret == -ENOMEM && --tries && map_reclaim());
 	return ret;
+}
+
+int diff_map_set_zero(struct diff_map *map, unsigned long first,
+		      unsigned long last)
+{
+	return map_store(map, first, last, MAP_ZERO);
 }
 
 int diff_map_add_chunk(struct diff_map *map, struct chunk *chunk)

@@ -14,9 +14,10 @@ struct chunk;
  * @DIFF_ORIGIN: still on the origin
  * @DIFF_CHUNK: in a chunk, or being read into it
  * @DIFF_STORED: in the difference storage
+ * @DIFF_ZERO: nowhere: it reads as zeroes, whatever is there
  * @DIFF_LOST: nowhere; the area has failed
  */
-enum diff_kind { DIFF_ORIGIN, DIFF_CHUNK, DIFF_STORED, DIFF_LOST };
+enum diff_kind { DIFF_ORIGIN, DIFF_CHUNK, DIFF_STORED, DIFF_ZERO, DIFF_LOST };
 
 /**
  * struct diff_run - neighbouring granules of which the same is true
@@ -92,7 +93,7 @@ void diff_map_lookup(struct diff_map *map, unsigned long granule,
  * @last: last granule
  *
  * Context: diff_map_may_walk(). Takes no lock.
- * Return: true if each is stored, or in a chunk that is ready.
+ * Return: true if each is stored, in a chunk that is ready, or zero.
  */
 bool diff_map_preserved(struct diff_map *map, unsigned long first,
 			unsigned long last);
@@ -109,7 +110,19 @@ bool diff_map_stored(struct diff_map *map, unsigned long first,
 		     unsigned long last);
 
 /**
- * diff_map_add_chunk() - enters a chunk for granules that have no entry
+ * diff_map_set_zero() - says that granules read as zeroes
+ * @map: the caller holds its mutex
+ * @first: first granule
+ * @last: last granule; none of them has an entry
+ *
+ * Context: may sleep; does not reclaim. Return: 0 or -ENOMEM.
+ */
+int diff_map_set_zero(struct diff_map *map, unsigned long first,
+		      unsigned long last);
+
+/**
+ * diff_map_add_chunk() - enters a chunk for granules that have no entry, or
+ * read as zeroes; in the latter case it is ready
  * @map: the caller holds its mutex
  * @chunk: from now on the map holds a reference to it
  *

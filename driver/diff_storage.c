@@ -2,56 +2,245 @@
 /*
  * Space for differences, whatever it lies on.
  *
- * A storage is a range of sectors from 0 on. Space is handed out from its
- * beginning to its end and is given back only with the whole storage: what is
- * preserved stays preserved while the session lives.
+ * A storage is a range of sectors from 0 on, made of extents of a device. Space
+ * is handed out from its beginning to its end and is given back only with the
+ * whole storage: what is preserved stays preserved while the session lives.
+ *
+ * Where a kind can grow, a worker does it ahead of need: when less than the low
+ * mark is free, it doubles what there is, within the limit. So the steps follow
+ * the rate at which the storage fills. A store that finds no space waits as long
+ * as the worker is at work: only an attempt that failed makes an overflow.
  */
 #include <linux/bio.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
 
 #include "diff_storage.h"
 
 #define STORE_BIOS 16	/* store requests that can always be in flight */
-#define UNIT_SECTORS (DIFF_STORAGE_UNIT >> SECTOR_SHIFT)
+#define EXTENT_FLAGS (MT_FLAGS_ALLOC_RANGE | MT_FLAGS_USE_RCU)
+
+/* Growing */
+
+static sector_t storage_free(const struct diff_storage *storage)
+{
+	return storage->size - storage->used;
+}
+
+/* How many sectors should be free. */
+static sector_t storage_need(const struct diff_storage *storage)
+{
+	return max(storage->low, storage->wanted);
+}
+
+/* How much is to be added now; 0 if nothing is, or nothing may be. */
+static sector_t storage_next_step(struct diff_storage *storage)
+{
+	sector_t need, step = 0;
+
+	spin_lock(&storage->lock);
+	need = storage_need(storage);
+	if (storage_free(storage) < need && storage->size < storage->limit)
+		step = min(max(storage->size, need),
+			   storage->limit - storage->size);
+	spin_unlock(&storage->lock);
+	return round_down(step, DIFF_STORAGE_STEP >> SECTOR_SHIFT);
+}
+
+/* Who is too low on space after that stays so until something changes. */
+static void storage_end_round(struct diff_storage *storage, int err)
+{
+	bool tell = false;
+	sector_t free;
+
+	spin_lock(&storage->lock);
+	free = storage_free(storage);
+	if (free < storage_need(storage) && !storage->full) {
+		storage->full = true;
+		tell = true;
+	}
+	storage->wanted = 0;
+	storage->rounds++;
+	spin_unlock(&storage->lock);
+	wake_up_all(&storage->grown);
+	if (tell)
+		storage->config.low_space(storage->config.owner,
+					  (u64)free << SECTOR_SHIFT, err);
+}
+
+static void storage_grow_work(struct work_struct *work)
+{
+	struct diff_storage *storage = container_of(work, struct diff_storage,
+						    grow_work);
+	sector_t step;
+	int ret = 0;
+
+	while (!ret && (step = storage_next_step(storage)))
+		ret = storage->ops->grow ? storage->ops->grow(storage, step) :
+					   -EOPNOTSUPP;
+	storage_end_round(storage, ret);
+}
+
+static bool storage_is_due(const struct diff_storage *storage)
+{
+	return !storage->full && storage_free(storage) < storage_need(storage);
+}
+
+void diff_storage_set_marks(struct diff_storage *storage, u64 limit, u64 low)
+{
+	bool due;
+
+	spin_lock(&storage->lock);
+	storage->limit = limit >> SECTOR_SHIFT;
+	storage->low = low >> SECTOR_SHIFT;
+	storage->full = false;
+	due = storage_is_due(storage);
+	spin_unlock(&storage->lock);
+	if (due)
+		queue_work(storage->wq, &storage->grow_work);
+}
+
+/* Life */
 
 int diff_storage_init(struct diff_storage *storage,
-		      const struct diff_storage_ops *ops, sector_t size)
+		      const struct diff_storage_ops *ops,
+		      const struct diff_storage_config *config)
 {
-	spin_lock_init(&storage->lock);
+	int ret;
+
 	storage->ops = ops;
-	storage->size = round_down(size, UNIT_SECTORS);
-	storage->used = 0;
-	return bioset_init(&storage->bios, STORE_BIOS, 0, BIOSET_NEED_BVECS);
+	storage->config = *config;
+	mt_init_flags(&storage->extents, EXTENT_FLAGS);
+	spin_lock_init(&storage->lock);
+	init_waitqueue_head(&storage->grown);
+	INIT_WORK(&storage->grow_work, storage_grow_work);
+	storage->wq = alloc_workqueue("blksnap_grow_%s",
+				      WQ_UNBOUND | WQ_MEM_RECLAIM, 1,
+				      config->who);
+	if (!storage->wq)
+		return -ENOMEM;
+	ret = bioset_init(&storage->bios, STORE_BIOS, 0, BIOSET_NEED_BVECS);
+	if (ret)
+		destroy_workqueue(storage->wq);
+	return ret;
+}
+
+void diff_storage_exit(struct diff_storage *storage)
+{
+	struct diff_extent *extent;
+	unsigned long at = 0;
+
+	destroy_workqueue(storage->wq);
+	mt_for_each(&storage->extents, extent, at, ULONG_MAX)
+		kfree(extent);
+	mtree_destroy(&storage->extents);
+	bioset_exit(&storage->bios);
 }
 
 void diff_storage_close(struct diff_storage *storage)
 {
-	bioset_exit(&storage->bios);
+	cancel_work_sync(&storage->grow_work);
 	storage->ops->close(storage);
+}
+
+/* Extents */
+
+int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
+		     sector_t first, sector_t sectors)
+{
+	struct diff_extent *extent = kmalloc(sizeof(*extent), GFP_KERNEL);
+	int ret;
+
+	if (!extent)
+		return -ENOMEM;
+	extent->bdev = bdev;
+	extent->first = first;
+	extent->sectors = sectors;
+	extent->pos = storage->size; /* nobody else changes it */
+	ret = mtree_store_range(&storage->extents, extent->pos,
+				extent->pos + sectors - 1, extent, GFP_KERNEL);
+	if (ret) {
+		kfree(extent);
+		return ret;
+	}
+	spin_lock(&storage->lock);
+	storage->size += sectors;
+	storage->full = false;
+	spin_unlock(&storage->lock);
+	return 0;
+}
+
+sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
+			    struct bio *bio)
+{
+	MA_STATE(mas, &storage->extents, pos, pos);
+	const struct diff_extent *extent;
+
+	rcu_read_lock();
+	extent = mas_walk(&mas);
+	rcu_read_unlock();
+	/* It stays: space that was given out has its extent. */
+	pos -= extent->pos;
+	bio_set_dev(bio, extent->bdev);
+	bio->bi_iter.bi_sector = extent->first + pos;
+	return extent->sectors - pos;
+}
+
+const struct diff_extent *diff_storage_next_extent(struct diff_storage *storage,
+						   sector_t *pos)
+{
+	unsigned long at = *pos;
+	const struct diff_extent *extent;
+
+	extent = mt_find(&storage->extents, &at, ULONG_MAX);
+	if (extent)
+		*pos = extent->pos + extent->sectors;
+	return extent;
+}
+
+/* Space */
+
+static bool __storage_take(struct diff_storage *storage, sector_t sectors,
+			   sector_t *pos)
+{
+	lockdep_assert_held(&storage->lock);
+	if (sectors > storage_free(storage))
+		return false;
+	*pos = storage->used;
+	storage->used += sectors;
+	return true;
 }
 
 int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
 		       sector_t *pos)
 {
-	unsigned long flags;
-	int ret = -ENOSPC;
+	bool taken, hopeless, due;
+	unsigned int round;
 
-	sectors = round_up(sectors, UNIT_SECTORS);
-	spin_lock_irqsave(&storage->lock, flags);
-	if (sectors <= storage->size - storage->used) {
-		*pos = storage->used;
-		storage->used += sectors;
-		ret = 0;
+	sectors = round_up(sectors, DIFF_STORAGE_UNIT_SECTORS);
+	for (;;) {
+		spin_lock(&storage->lock);
+		taken = __storage_take(storage, sectors, pos);
+		if (!taken)
+			storage->wanted = max(storage->wanted, sectors);
+		hopeless = storage->full;
+		due = storage_is_due(storage);
+		round = storage->rounds;
+		spin_unlock(&storage->lock);
+		if (due)
+			queue_work(storage->wq, &storage->grow_work);
+		if (taken)
+			return 0;
+		if (hopeless)
+			return -ENOSPC;
+		wait_event(storage->grown, READ_ONCE(storage->rounds) != round);
 	}
-	spin_unlock_irqrestore(&storage->lock, flags);
-	return ret;
 }
 
 void diff_storage_bytes(struct diff_storage *storage, u64 *size, u64 *used)
 {
-	unsigned long flags;
-
-	spin_lock_irqsave(&storage->lock, flags);
+	spin_lock(&storage->lock);
 	*size = storage->size << SECTOR_SHIFT;
 	*used = storage->used << SECTOR_SHIFT;
-	spin_unlock_irqrestore(&storage->lock, flags);
+	spin_unlock(&storage->lock);
 }

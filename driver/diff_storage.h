@@ -3,76 +3,182 @@
 #define BLKSNAP_DIFF_STORAGE_H
 
 #include <linux/bio.h>
+#include <linux/maple_tree.h>
+#include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
 
 struct diff_storage;
 struct error_text;
 
 /* Space is given out in units of this many bytes, on any kind of storage. */
 #define DIFF_STORAGE_UNIT 4096
+#define DIFF_STORAGE_UNIT_SECTORS (DIFF_STORAGE_UNIT >> SECTOR_SHIFT)
+
+/* Where a storage can be made larger, this is the least that is added. */
+#define DIFF_STORAGE_STEP SZ_64K
+
+/**
+ * struct diff_extent - a piece of a device that belongs to a storage
+ * @bdev: the device
+ * @first: first sector there
+ * @sectors: how many
+ * @pos: where it lies in the storage
+ */
+struct diff_extent {
+	struct block_device *bdev;
+	sector_t first;
+	sector_t sectors;
+	sector_t pos;
+};
 
 /**
  * struct diff_storage_ops - a kind of difference storage
- * @place: says where a sector lies. Fills in the bio's device and sector for
- *	@pos, and returns how many sectors follow there in one piece.
- *	Must not sleep.
- * @device: the block device that it lies on. Must not sleep.
+ * @grow: adds so many sectors, or more or fewer, by diff_storage_add().
+ *	Called by one worker at a time; may sleep. NULL where that is impossible
  * @close: gives everything back. Called once, when no I/O is in flight. May
- *	sleep.
+ *	sleep
  */
 struct diff_storage_ops {
-	sector_t (*place)(struct diff_storage *storage, sector_t pos,
-			  struct bio *bio);
-	struct block_device *(*device)(struct diff_storage *storage);
+	int (*grow)(struct diff_storage *storage, sector_t sectors);
 	void (*close)(struct diff_storage *storage);
+};
+
+/**
+ * struct diff_storage_config - what a storage is made for
+ * @path: what it is called in an error's text
+ * @block_size: the smallest unit of I/O, in bytes, that the images need
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ * @low_space: called by a worker when less than the low mark is free and the
+ *	storage does not grow; again only after it has grown or the marks have
+ *	changed. May sleep
+ * @owner: for @low_space, and whatever else a kind asks its owner
+ */
+struct diff_storage_config {
+	const char *path;
+	unsigned int block_size;
+	struct error_text *error;
+	const char *who;
+	void (*low_space)(void *owner, u64 free, int err);
+	void *owner;
 };
 
 /**
  * struct diff_storage - space for differences, as one range of sectors
  * @ops: its kind; set once by the kind's open function
- * @lock: protects @used
- * @size: sectors that there are; set once
+ * @config: set once
+ * @bdev: the device that it lies on; set by the kind's open function
+ * @extents: where each sector lies, by position; grows only
+ * @lock: protects the next seven
+ * @size: sectors that there are
  * @used: sectors that are given out; they are never taken back one by one
+ * @limit: up to what size it may grow, in sectors
+ * @low: with fewer free sectors it grows
+ * @wanted: what somebody waits for
+ * @rounds: how often @grow_work has come to its end
+ * @full: it did not get enough, and nothing has changed since
+ * @wq: for @grow_work alone, since stores wait for it
+ * @grow_work: grows, or says that it does not
+ * @grown: woken then
  * @bios: for stores; a store can always get one
  */
 struct diff_storage {
 	const struct diff_storage_ops *ops;
-	spinlock_t lock;	/* protects @used */
+	struct diff_storage_config config;
+	struct block_device *bdev;
+	struct maple_tree extents;
+	spinlock_t lock;	/* protects the next seven */
 	sector_t size;
 	sector_t used;
+	sector_t limit;
+	sector_t low;
+	sector_t wanted;
+	unsigned int rounds;
+	bool full;
+	struct workqueue_struct *wq;
+	struct work_struct grow_work;
+	wait_queue_head_t grown;
 	struct bio_set bios;
 };
 
 /**
- * diff_storage_init() - for the open function of a kind
+ * diff_storage_init() - for the open function of a kind: a storage without space
  * @storage: zeroed
  * @ops: the kind
- * @size: in sectors
+ * @config: is copied; what it points to must outlive the storage
  *
  * Context: may sleep. Return: 0 or -ENOMEM.
  */
 int diff_storage_init(struct diff_storage *storage,
-		      const struct diff_storage_ops *ops, sector_t size);
+		      const struct diff_storage_ops *ops,
+		      const struct diff_storage_config *config);
+
+/**
+ * diff_storage_exit() - undoes diff_storage_init(). Context: may sleep.
+ * @storage: no I/O is in flight, nobody grows it
+ */
+void diff_storage_exit(struct diff_storage *storage);
+
+/**
+ * diff_storage_add() - for a kind: adds space
+ * @storage: the storage
+ * @bdev: the device
+ * @first: first sector there
+ * @sectors: a multiple of DIFF_STORAGE_UNIT
+ *
+ * Context: may sleep; one caller at a time. Return: 0 or -ENOMEM.
+ */
+int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
+		     sector_t first, sector_t sectors);
+
+/**
+ * diff_storage_place() - says where a sector lies
+ * @storage: the storage
+ * @pos: of it
+ * @bio: gets device and sector
+ *
+ * Context: process. Takes no lock. Return: how many sectors follow in one piece.
+ */
+sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
+			    struct bio *bio);
+
+/**
+ * diff_storage_next_extent() - goes through all extents
+ * @storage: the storage; nobody grows it
+ * @pos: 0 at first; is moved on
+ *
+ * Context: may sleep. Return: an extent, valid until the storage is closed; NULL
+ * after the last one.
+ */
+const struct diff_extent *diff_storage_next_extent(struct diff_storage *storage,
+						   sector_t *pos);
+
+/**
+ * diff_storage_set_marks() - sets how far it may grow, and when it does
+ * @storage: the storage
+ * @limit: bytes; no less than it has
+ * @low: bytes that shall be free
+ *
+ * It is tried anew to grow, if that is due. Context: any.
+ */
+void diff_storage_set_marks(struct diff_storage *storage, u64 limit, u64 low);
 
 /**
  * diff_storage_open_bdev() - uses a whole block device
  * @dev: the device
- * @path: what it is called in an error's text
- * @block_size: the smallest unit of I/O, in bytes, that the images need
- * @error: gets the reason of a refusal
- * @who: for its log line
+ * @config: see there
  *
  * Context: may sleep.
  *
  * Return: the storage, or an ERR_PTR: -EBUSY when the device is mounted or in
- * use, -EINVAL when its blocks are larger than @block_size, -ENOSPC when it is
- * too small, -EROFS, or what opening it says.
+ * use, -EINVAL when its blocks are larger than those of the images, -ENOSPC when
+ * it is too small, -EROFS, or what opening it says.
  */
-struct diff_storage *diff_storage_open_bdev(dev_t dev, const char *path,
-					    unsigned int block_size,
-					    struct error_text *error,
-					    const char *who);
+struct diff_storage *
+diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config);
 
 /**
  * diff_storage_close() - lets the storage go
@@ -86,20 +192,11 @@ void diff_storage_close(struct diff_storage *storage);
  * @sectors: how many; rounded up to DIFF_STORAGE_UNIT
  * @pos: where it begins
  *
- * Context: any. Return: 0 or -ENOSPC, and nothing taken.
+ * Waits while the storage is growing, if there is too little. Context: may
+ * sleep. Return: 0 or -ENOSPC, and nothing taken.
  */
 int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
 		       sector_t *pos);
-
-/**
- * diff_storage_device() - the block device that it lies on. Context: any.
- * @storage: the storage
- */
-static inline struct block_device *
-diff_storage_device(struct diff_storage *storage)
-{
-	return storage->ops->device(storage);
-}
 
 /**
  * diff_storage_bytes() - its size and how much of it is in use, in bytes

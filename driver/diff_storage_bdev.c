@@ -25,57 +25,59 @@ static struct diff_storage_bdev *to_bdev(struct diff_storage *storage)
 	return container_of(storage, struct diff_storage_bdev, storage);
 }
 
-static sector_t bdev_place(struct diff_storage *storage, sector_t pos,
-			   struct bio *bio)
-{
-	bio_set_dev(bio, to_bdev(storage)->handle.bdev);
-	bio->bi_iter.bi_sector = RESERVED_SECTORS + pos;
-	return storage->size - pos;
-}
-
-static struct block_device *bdev_device(struct diff_storage *storage)
-{
-	return to_bdev(storage)->handle.bdev;
-}
-
 static void bdev_close(struct diff_storage *storage)
 {
 	struct diff_storage_bdev *self = to_bdev(storage);
 
+	diff_storage_exit(storage);
 	compat_bdev_close(&self->handle);
 	kfree(self);
 }
 
 static const struct diff_storage_ops bdev_ops = {
-	.place = bdev_place,
-	.device = bdev_device,
 	.close = bdev_close,
 };
 
-static int bdev_check(struct block_device *bdev, const char *path,
-		      unsigned int block_size, struct error_text *error,
-		      const char *who)
+static int bdev_check(struct block_device *bdev,
+		      const struct diff_storage_config *config)
 {
 	if (bdev_read_only(bdev))
-		return error_set(error, who, -EROFS, "%s is read-only", path);
-	if (bdev_logical_block_size(bdev) > block_size)
-		return error_set(error, who, -EINVAL,
+		return error_set(config->error, config->who, -EROFS,
+				 "%s is read-only", config->path);
+	if (bdev_logical_block_size(bdev) > config->block_size)
+		return error_set(config->error, config->who, -EINVAL,
 				 "%s has blocks of %u bytes, the origins of %u",
-				 path, bdev_logical_block_size(bdev), block_size);
-	if (bdev_nr_sectors(bdev) <= 2 * RESERVED_SECTORS)
-		return error_set(error, who, -ENOSPC,
+				 config->path, bdev_logical_block_size(bdev),
+				 config->block_size);
+	if (bdev_nr_sectors(bdev) < 2 * RESERVED_SECTORS + DIFF_STORAGE_UNIT_SECTORS)
+		return error_set(config->error, config->who, -ENOSPC,
 				 "%s is too small: 2 MiB of it are left alone",
-				 path);
+				 config->path);
 	return 0;
 }
 
-struct diff_storage *diff_storage_open_bdev(dev_t dev, const char *path,
-					    unsigned int block_size,
-					    struct error_text *error,
-					    const char *who)
+static int bdev_fill(struct diff_storage *storage,
+		     const struct diff_storage_config *config)
+{
+	struct block_device *bdev = to_bdev(storage)->handle.bdev;
+	sector_t sectors = bdev_nr_sectors(bdev) - 2 * RESERVED_SECTORS;
+	int ret;
+
+	ret = diff_storage_init(storage, &bdev_ops, config);
+	if (ret)
+		return ret;
+	storage->bdev = bdev;
+	ret = diff_storage_add(storage, bdev, RESERVED_SECTORS,
+			       round_down(sectors, DIFF_STORAGE_UNIT_SECTORS));
+	if (ret)
+		diff_storage_exit(storage);
+	return ret;
+}
+
+struct diff_storage *
+diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config)
 {
 	struct diff_storage_bdev *self;
-	struct block_device *bdev;
 	int ret;
 
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
@@ -83,16 +85,15 @@ struct diff_storage *diff_storage_open_bdev(dev_t dev, const char *path,
 		return ERR_PTR(-ENOMEM);
 	ret = compat_bdev_open(&self->handle, dev, self);
 	if (ret) {
-		error_set(error, who, ret, "cannot open %s%s", path,
+		error_set(config->error, config->who, ret, "cannot open %s%s",
+			  config->path,
 			  ret == -EBUSY ? ": it is mounted or in use" : "");
 		goto out;
 	}
-	bdev = self->handle.bdev;
-	ret = bdev_check(bdev, path, block_size, error, who);
+	ret = bdev_check(self->handle.bdev, config);
 	if (ret)
 		goto out_close;
-	ret = diff_storage_init(&self->storage, &bdev_ops,
-				bdev_nr_sectors(bdev) - 2 * RESERVED_SECTORS);
+	ret = bdev_fill(&self->storage, config);
 	if (ret)
 		goto out_close;
 	return &self->storage;

@@ -20,6 +20,7 @@
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/bvec.h>
 #include <linux/slab.h>
 
 #include "chunk.h"
@@ -127,6 +128,15 @@ static void image_diff_endio(struct bio *bio)
 	image_read_put(read);
 }
 
+static void image_zero(struct bio *bio, struct bvec_iter iter)
+{
+	struct bvec_iter at;
+	struct bio_vec bvec;
+
+	__bio_for_each_segment(bvec, bio, at, iter)
+		memzero_bvec(&bvec);
+}
+
 static void image_lay_over(struct image_read *read, struct diff_io *io,
 			   const struct image_part *part)
 {
@@ -140,6 +150,10 @@ static void image_lay_over(struct image_read *read, struct diff_io *io,
 		chunk_copy(part->chunk, part->first, read->bio, iter);
 		chunk_put(part->chunk);
 		atomic64_add(iter.bi_size, &stats->reads_memory);
+		return;
+	}
+	if (part->kind == DIFF_ZERO) {
+		image_zero(read->bio, iter);
 		return;
 	}
 	if (part->kind == DIFF_LOST) {

@@ -3,17 +3,23 @@
  * Sessions and snapshots: what the administrator has configured, and the state
  * that he is shown. How a session is taken and released is in take.c.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/ctype.h>
 #include <linux/log2.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
+#include "diff_storage.h"
 #include "event.h"
 #include "snapshot.h"
+#include "tracker.h"
 
 #define CHUNK_SIZE_MIN SZ_4K
 #define CHUNK_SIZE_MAX SZ_64M
+#define LOW_MIN ((u64)SZ_64M)
+#define LOW_SHARE 10	/* of the limit, one part in this many */
 
 static bool snapshot_name_is_partition(const char *name)
 {
@@ -70,6 +76,19 @@ static void session_share_failure(struct session *session,
 	}
 }
 
+/* One event is enough, on the first image: what is low is the session's. */
+static void session_announce_low_space(struct session *session)
+{
+	struct snapshot *snapshot = list_first_entry(&session->snapshots,
+						     struct snapshot, node);
+	u64 size, used;
+
+	diff_storage_bytes(session->storage, &size, &used);
+	pr_warn("%s: low_space: %llu of %llu bytes of the difference storage are free\n",
+		session->name, size - used, size);
+	event_state_changed(snapshot->image, "low_space");
+}
+
 /*
  * Runs while the session is active: its list of snapshots does not change, and
  * their areas and images are there until this work was cancelled.
@@ -81,6 +100,8 @@ static void session_fail_work(struct work_struct *work)
 
 	if (!READ_ONCE(session->active))
 		return; /* the take queues it again when the images are there */
+	if (xchg(&session->low_space, false))
+		session_announce_low_space(session);
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		if (READ_ONCE(snapshot->shared_failure))
 			session_share_failure(session, snapshot);
@@ -142,6 +163,7 @@ void session_init(struct session *session, const char *name)
 void session_destroy(struct session *session)
 {
 	kfree(session->diff_file);
+	diff_target_clear(&session->diff_target);
 	mutex_destroy(&session->mutex);
 }
 
@@ -190,40 +212,95 @@ static int snapshot_store_path(char **where, const char *path)
 	return 0;
 }
 
-static int __session_resolve_diff(struct session *session, const char *path,
-				  dev_t *dev)
-{
-	int ret = origin_resolve(path, MAY_READ | MAY_WRITE, dev);
-
-	lockdep_assert_held(&session->mutex);
-	if (ret == -ENOTBLK)
-		return error_set(&session->error, session->name, -EOPNOTSUPP,
-				 "%s: this version stores differences on block devices only",
-				 path);
-	if (ret)
-		return origin_refuse_path(path, ret, &session->error,
-					  session->name);
-	return 0;
-}
-
 int session_set_diff(struct session *session, const char *path)
 {
-	dev_t dev;
+	struct diff_target target;
 	int ret;
 
 	mutex_lock(&session->mutex);
 	ret = session_refuse_active(session, &session->error, session->name);
 	if (ret)
 		goto out;
-	ret = __session_resolve_diff(session, path, &dev);
+	ret = diff_target_resolve(&target, path, &session->error, session->name);
 	if (ret)
 		goto out;
 	ret = snapshot_store_path(&session->diff_file, path);
 	if (!ret)
-		session->diff_dev = dev;
+		swap(session->diff_target, target);
+	diff_target_clear(&target);
 out:
 	mutex_unlock(&session->mutex);
 	return ret;
+}
+
+u64 session_diff_low(const struct session *session, u64 limit)
+{
+	if (session->has_diff_low)
+		return session->diff_low;
+	return min(max(LOW_MIN, div_u64(limit, LOW_SHARE)), limit / 2);
+}
+
+void session_apply_marks(struct session *session)
+{
+	u64 size, used, limit;
+
+	lockdep_assert_held(&session->mutex);
+	diff_storage_bytes(session->storage, &size, &used);
+	if (!session->storage->ops->grow && !session->has_diff_limit)
+		session->diff_limit = size;
+	limit = max(size, session->diff_limit);
+	diff_storage_set_marks(session->storage, limit,
+			       session_diff_low(session, limit));
+}
+
+/* May the storage of an active session grow to this size? */
+static int session_check_growth(struct session *session, u64 bytes)
+{
+	struct diff_storage *storage = session->storage;
+	u64 size, used;
+
+	diff_storage_bytes(storage, &size, &used);
+	if (!storage->ops->grow)
+		return error_set(&session->error, session->name, -EINVAL,
+				 "diff_limit: %s is a block device, and does not grow",
+				 session->diff_file);
+	if (bytes < size)
+		return error_set(&session->error, session->name, -EINVAL,
+				 "diff_limit: the difference storage has %llu bytes already",
+				 size);
+	if (bytes > size && tracker_disk_has_areas(storage->bdev->bd_disk))
+		return error_set(&session->error, session->name, -EXDEV,
+				 "diff_limit: %s cannot grow while its disk has an active snapshot",
+				 session->diff_file);
+	return 0;
+}
+
+int session_set_diff_limit(struct session *session, u64 bytes)
+{
+	int ret = 0;
+
+	mutex_lock(&session->mutex);
+	if (session->active)
+		ret = session_check_growth(session, bytes);
+	if (!ret) {
+		session->diff_limit = bytes;
+		session->has_diff_limit = true;
+		if (session->active)
+			session_apply_marks(session);
+	}
+	mutex_unlock(&session->mutex);
+	return ret;
+}
+
+int session_set_diff_low(struct session *session, u64 bytes)
+{
+	mutex_lock(&session->mutex);
+	session->diff_low = bytes;
+	session->has_diff_low = true;
+	if (session->active)
+		session_apply_marks(session);
+	mutex_unlock(&session->mutex);
+	return 0;
 }
 
 static int __snapshot_refuse_twin(struct snapshot *snapshot, dev_t dev)

@@ -8,6 +8,7 @@
 #include <linux/workqueue.h>
 
 #include "diff_area.h"
+#include "diff_target.h"
 #include "error.h"
 #include "origin.h"
 #include "stack.h"
@@ -31,6 +32,7 @@ struct tracker;
  * @chunk_size: wanted granule in bytes, 0 for a choice; session's mutex
  * @preserve_discards: see the attribute "discard"; session's mutex
  * @granule: in force since the last take, in bytes; session's mutex
+ * @picked: granule of the take that is under way
  * @origin: while active
  * @stack: what the origin is built upon; while active
  * @tracker: while active
@@ -53,6 +55,7 @@ struct snapshot {
 	unsigned int chunk_size;
 	bool preserve_discards;
 	unsigned int granule;
+	unsigned int picked;
 	struct origin origin;
 	struct stack stack;
 	struct tracker *tracker;
@@ -73,12 +76,17 @@ struct snapshot {
  * @nr_snapshots: how many
  * @error: the last refusal or failure
  * @diff_file: path as it was written, or NULL; protected by @mutex
- * @diff_dev: what it was resolved to; protected by @mutex
+ * @diff_target: what it was resolved to; protected by @mutex
+ * @diff_limit: bytes up to which a file may grow; protected by @mutex
+ * @diff_low: bytes that shall be free; protected by @mutex
+ * @has_diff_limit: @diff_limit was set by the administrator; as it
+ * @has_diff_low: the same of @diff_low
  * @active: written under @mutex
  * @storage: while active
  * @diff_stack: what its device is built upon; while active
  * @wq: stores of its areas; while active
- * @fail_work: announces failures of its areas
+ * @fail_work: announces failures of its areas, and that space is low
+ * @low_space: that is to be announced
  * @active_node: in the list of active sessions; protected by the take's mutex
  * @hold_us: how long writes were held at the last take
  * @frozen_us: from the first freeze to the last thaw at the last take
@@ -90,12 +98,17 @@ struct session {
 	unsigned int nr_snapshots;
 	struct error_text error;
 	char *diff_file;
-	dev_t diff_dev;
+	struct diff_target diff_target;
+	u64 diff_limit;
+	u64 diff_low;
+	bool has_diff_limit;
+	bool has_diff_low;
 	bool active;
 	struct diff_storage *storage;
 	struct stack diff_stack;
 	struct workqueue_struct *wq;
 	struct work_struct fail_work;
+	bool low_space;
 	struct list_head active_node;
 	u64 hold_us;
 	u64 frozen_us;
@@ -143,12 +156,46 @@ void session_remove(struct snapshot *snapshot);
 /**
  * session_set_diff() - sets the difference storage
  * @session: the session
- * @path: of a block device, resolved with the rights of the current task
+ * @path: resolved with the rights of the current task
  *
- * Context: may sleep. Return: 0, -EBUSY while active, -EOPNOTSUPP for files and
- * directories, or what origin_resolve() says.
+ * Context: may sleep. Return: 0, -EBUSY while active, or what
+ * diff_target_resolve() says.
  */
 int session_set_diff(struct session *session, const char *path);
+
+/**
+ * session_set_diff_limit() - sets how large a file may grow
+ * @session: the session; also while it is active
+ * @bytes: 0: not at all. While active, not less than there is
+ *
+ * Context: may sleep. Return: 0; -EINVAL, or -EXDEV when the storage cannot grow
+ * since its disk has an active snapshot.
+ */
+int session_set_diff_limit(struct session *session, u64 bytes);
+
+/**
+ * session_set_diff_low() - sets how much space shall be free
+ * @session: the session; also while it is active
+ * @bytes: how much
+ *
+ * Context: may sleep. Return: 0.
+ */
+int session_set_diff_low(struct session *session, u64 bytes);
+
+/**
+ * session_apply_marks() - tells the storage what was set, or what is right
+ * @session: with storage; the caller holds its mutex
+ *
+ * Context: may sleep.
+ */
+void session_apply_marks(struct session *session);
+
+/**
+ * session_diff_low() - how much space shall be free, in bytes
+ * @session: the caller holds its mutex
+ * @limit: of the storage, in bytes. Context: any.
+ */
+u64 session_diff_low(const struct session *session, u64 limit);
 
 /**
  * session_state() - the worst of its snapshots, or "configured"

@@ -27,10 +27,13 @@
 #include <linux/ktime.h>
 #include <linux/list_sort.h>
 #include <linux/moduleparam.h>
+#include <linux/math64.h>
 #include <linux/sched/mm.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "diff_storage.h"
+#include "diff_storage_file.h"
 #include "gate.h"
 #include "image.h"
 #include "memory.h"
@@ -42,6 +45,10 @@
 /* A granule larger than this part of the memory limit could starve itself. */
 #define GRANULE_SHARE 4
 
+/* A file may grow to this part of its origins, if nobody says another size. */
+#define DIFF_ORIGIN_SHARE 5
+#define DIFF_FIRST_MIN ((u64)SZ_64M)
+
 static unsigned int take_timeout_ms = 5000;
 module_param(take_timeout_ms, uint, 0644);
 MODULE_PARM_DESC(take_timeout_ms,
@@ -49,6 +56,12 @@ MODULE_PARM_DESC(take_timeout_ms,
 
 static LIST_HEAD(active_sessions);	/* protected by take_mutex */
 static DEFINE_MUTEX(take_mutex);	/* one take or release at a time */
+
+/*
+ * While an area is being armed, no storage maps a piece of a disk: what an area
+ * excludes is all that there is.
+ */
+static DEFINE_MUTEX(ranges_mutex);
 
 static int take_error(struct session *session, int err, const char *why)
 {
@@ -115,6 +128,37 @@ static void take_close_origins(struct session *session, struct snapshot *until)
 	}
 }
 
+static int snapshot_pick_granule(struct snapshot *snapshot)
+{
+	long granule = diff_area_granule(snapshot_bdev(snapshot),
+					 snapshot->chunk_size);
+
+	if (granule < 0)
+		return error_set(&snapshot->error, snapshot->label, granule,
+				 "chunk_size is below the logical block of %s",
+				 snapshot->device);
+	if (granule > memory_bound() / GRANULE_SHARE)
+		return error_set(&snapshot->error, snapshot->label, -EINVAL,
+				 "chunk_size %ld is more than a quarter of memory_limit",
+				 granule);
+	snapshot->picked = granule;
+	return 0;
+}
+
+/* What it consists of, and what of it can be frozen. */
+static int snapshot_explore(struct snapshot *snapshot)
+{
+	int ret = origin_list_fs(&snapshot->origin);
+
+	if (!ret)
+		ret = stack_walk(snapshot->dev, &snapshot->stack);
+	if (ret)
+		return error_set(&snapshot->error, snapshot->label, ret,
+				 "cannot find out what %s consists of",
+				 snapshot->device);
+	return snapshot_pick_granule(snapshot);
+}
+
 static int take_open_origin(struct snapshot *snapshot)
 {
 	int ret;
@@ -123,16 +167,12 @@ static int take_open_origin(struct snapshot *snapshot)
 			  snapshot->label);
 	if (ret)
 		return take_blame(snapshot, ret);
-	ret = origin_list_fs(&snapshot->origin);
-	if (!ret)
-		ret = stack_walk(snapshot->dev, &snapshot->stack);
+	ret = snapshot_explore(snapshot);
 	if (!ret)
 		return 0;
 	origin_forget_fs(&snapshot->origin);
 	origin_close(&snapshot->origin);
-	return take_blame(snapshot, error_set(&snapshot->error, snapshot->label,
-					      ret, "cannot find out what %s consists of",
-					      snapshot->device));
+	return take_blame(snapshot, ret);
 }
 
 static int take_open_origins(struct session *session)
@@ -194,9 +234,11 @@ static struct snapshot *session_origin_below(struct session *session,
 static int take_check_pair(struct session *session, struct session *origins,
 			   struct session *diff)
 {
-	struct snapshot *snapshot;
+	struct snapshot *snapshot = NULL;
 
-	snapshot = session_origin_on(origins, diff_storage_device(diff->storage));
+	/* A file may lie on an origin. */
+	if (!diff->diff_target.path)
+		snapshot = session_origin_on(origins, diff->storage->bdev);
 	if (snapshot)
 		return error_set(&session->error, session->name, -EBUSY,
 				 "%s, the difference storage of session %s, shares sectors with the origin %s of %s",
@@ -222,7 +264,7 @@ static bool session_stores_on_image(const struct session *session)
 	for (i = 0; i < session->diff_stack.nr; i++)
 		if (image_is(session->diff_stack.disks[i]))
 			return true;
-	return image_is(session->diff_dev);
+	return image_is(disk_devt(session->storage->bdev->bd_disk));
 }
 
 static int take_check_storage(struct session *session)
@@ -230,7 +272,7 @@ static int take_check_storage(struct session *session)
 	struct session *other;
 	int ret;
 
-	ret = stack_walk(session->diff_dev, &session->diff_stack);
+	ret = stack_walk(session->storage->bdev->bd_dev, &session->diff_stack);
 	if (ret)
 		return error_set(&session->error, session->name, ret,
 				 "cannot find out what %s consists of",
@@ -249,29 +291,182 @@ static int take_check_storage(struct session *session)
 	return ret;
 }
 
-static int take_open_storage(struct session *session)
+static void take_low_space(void *owner, u64 free, int err)
 {
-	struct diff_storage *storage;
-	int ret;
+	struct session *session = owner;
 
-	storage = diff_storage_open_bdev(session->diff_dev, session->diff_file,
-					 take_block_size(session),
-					 &session->error, session->name);
-	if (IS_ERR(storage))
-		return PTR_ERR(storage);
-	session->storage = storage;
-	ret = take_check_storage(session);
-	if (ret) {
-		diff_storage_close(storage);
-		session->storage = NULL;
-	}
-	return ret;
+	WRITE_ONCE(session->low_space, true);
+	queue_work(system_unbound_wq, &session->fail_work);
 }
 
+/*
+ * A granule of an origin that a piece of the storage covers in part is not used:
+ * to store there would mean to preserve it.
+ */
+static void snapshot_trim(const struct snapshot *snapshot,
+			  struct block_device *bdev, sector_t *first,
+			  sector_t *end)
+{
+	const struct block_device *origin = snapshot_bdev(snapshot);
+	sector_t granule = snapshot->picked >> SECTOR_SHIFT;
+	sector_t start = origin->bd_start_sect;
+	sector_t stop = start + bdev_nr_sectors((struct block_device *)origin);
+	sector_t from = *first + bdev->bd_start_sect;
+	sector_t to = *end + bdev->bd_start_sect;
+
+	if (origin->bd_disk != bdev->bd_disk)
+		return;
+	if (from > start && from < stop)
+		from = start + round_up(from - start, granule);
+	if (to > start && to < stop)
+		to = start + round_down(to - start, granule);
+	*first = from - bdev->bd_start_sect;
+	*end = max(from, to) - bdev->bd_start_sect;
+}
+
+static void take_trim(void *owner, struct block_device *bdev, sector_t *first,
+		      sector_t *end)
+{
+	struct session *session = owner;
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		snapshot_trim(snapshot, bdev, first, end);
+}
+
+/*
+ * A piece that is mapped while an area of its disk is active, or about to be, is
+ * not known to that: what is stored there would be preserved, and so on.
+ */
+static int take_begin_map(void *owner, struct block_device *bdev)
+{
+	mutex_lock(&ranges_mutex);
+	if (!tracker_disk_has_areas(bdev->bd_disk))
+		return 0;
+	mutex_unlock(&ranges_mutex);
+	return -EXDEV;
+}
+
+static void take_end_map(void *owner)
+{
+	mutex_unlock(&ranges_mutex);
+}
+
+static const struct diff_file_ops take_file_ops = {
+	.trim = take_trim,
+	.begin_map = take_begin_map,
+	.end_map = take_end_map,
+};
+
+static u64 take_origin_bytes(struct session *session)
+{
+	struct snapshot *snapshot;
+	u64 bytes = 0;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		bytes += bdev_nr_bytes(snapshot_bdev(snapshot));
+	return bytes;
+}
+
+/* How large a file may grow, if the administrator has not said it. */
+static u64 take_default_limit(struct session *session)
+{
+	u64 limit = min(div_u64(take_origin_bytes(session), DIFF_ORIGIN_SHARE),
+			diff_storage_file_room(session->storage) / 2);
+
+	return round_down(limit, DIFF_STORAGE_STEP);
+}
+
+static int take_pick_limit(struct session *session)
+{
+	u64 given = diff_storage_file_bytes(session->storage);
+
+	if (!session->has_diff_limit)
+		session->diff_limit = take_default_limit(session);
+	if (given || session->diff_limit >= DIFF_STORAGE_STEP)
+		return 0;
+	if (session->has_diff_limit)
+		return error_set(&session->error, session->name, -EINVAL,
+				 "diff_limit is %llu: there is nothing to use in %s",
+				 session->diff_limit, session->diff_file);
+	return error_set(&session->error, session->name, -ENOSPC,
+			 "too little free space for %s", session->diff_file);
+}
+
+static bool take_disk_is_origin(struct session *session,
+				const struct gendisk *disk)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (snapshot_bdev(snapshot)->bd_disk == disk)
+			return true;
+	return tracker_disk_has_areas(disk);
+}
+
+/* It has all its space from the start where it could not grow later. */
+static int take_fill_storage(struct session *session)
+{
+	struct diff_storage *storage = session->storage;
+	u64 bytes = session->diff_limit;
+	u64 first = max(2 * session_diff_low(session, bytes), DIFF_FIRST_MIN);
+
+	if (storage->bdev && !take_disk_is_origin(session, storage->bdev->bd_disk))
+		bytes = min(bytes, round_up(first, DIFF_STORAGE_STEP));
+	return diff_storage_file_fill(storage, bytes);
+}
+
+static int take_prepare_file(struct session *session)
+{
+	int ret = take_pick_limit(session);
+
+	/* Before it is filled, if it is known where it lies; and after. */
+	if (!ret && session->storage->bdev)
+		ret = take_check_storage(session);
+	return ret ?: take_fill_storage(session);
+}
+
+static struct diff_storage *take_try_storage(struct session *session)
+{
+	struct diff_storage_config config = {
+		.path = session->diff_file,
+		.block_size = take_block_size(session),
+		.error = &session->error,
+		.who = session->name,
+		.low_space = take_low_space,
+		.owner = session,
+	};
+
+	if (!session->diff_target.path)
+		return diff_storage_open_bdev(session->diff_target.dev, &config);
+	return diff_storage_open_file(&session->diff_target, &take_file_ops,
+				      &config);
+}
+
+/* Nobody is left then who could say that space is low. */
 static void take_close_storage(struct session *session)
 {
 	diff_storage_close(session->storage);
 	session->storage = NULL;
+	cancel_work_sync(&session->fail_work);
+}
+
+static int take_open_storage(struct session *session)
+{
+	struct diff_storage *storage = take_try_storage(session);
+	int ret = 0;
+
+	if (IS_ERR(storage))
+		return PTR_ERR(storage);
+	session->storage = storage;
+	session->low_space = false;
+	if (session->diff_target.path)
+		ret = take_prepare_file(session);
+	if (!ret)
+		ret = take_check_storage(session);
+	if (ret)
+		take_close_storage(session);
+	return ret;
 }
 
 /* Step: each snapshot has its tracker, area and image */
@@ -286,39 +481,20 @@ static void snapshot_area_failed(void *owner, struct diff_area *area, bool share
 	queue_work(system_unbound_wq, &snapshot->session->fail_work);
 }
 
-static int snapshot_pick_granule(struct snapshot *snapshot, long *granule)
-{
-	*granule = diff_area_granule(snapshot_bdev(snapshot),
-				     snapshot->chunk_size);
-	if (*granule < 0)
-		return error_set(&snapshot->error, snapshot->label, *granule,
-				 "chunk_size is below the logical block of %s",
-				 snapshot->device);
-	if (*granule > memory_bound() / GRANULE_SHARE)
-		return error_set(&snapshot->error, snapshot->label, -EINVAL,
-				 "chunk_size %ld is more than a quarter of memory_limit",
-				 *granule);
-	return 0;
-}
-
 static int snapshot_create_area(struct snapshot *snapshot)
 {
 	struct session *session = snapshot->session;
 	struct diff_area_config config = {
 		.origin = snapshot_bdev(snapshot),
+		.granule = snapshot->picked,
 		.storage = session->storage,
 		.wq = session->wq,
 		.name = snapshot->label,
 		.failed = snapshot_area_failed,
 		.owner = snapshot,
 	};
-	long granule;
 	int ret;
 
-	ret = snapshot_pick_granule(snapshot, &granule);
-	if (ret)
-		return ret;
-	config.granule = granule;
 	snapshot->area = diff_area_create(&config);
 	ret = PTR_ERR_OR_ZERO(snapshot->area);
 	if (ret)
@@ -437,6 +613,52 @@ static int take_setup_snapshots(struct session *session)
 		}
 	}
 	return 0;
+}
+
+/* Step: what belongs to a difference storage is not part of an image */
+
+static int snapshot_exclude(struct snapshot *snapshot,
+			    const struct diff_extent *extent)
+{
+	struct block_device *origin = snapshot_bdev(snapshot);
+	sector_t first = extent->first + extent->bdev->bd_start_sect;
+	sector_t end = first + extent->sectors;
+	sector_t start = origin->bd_start_sect;
+
+	if (extent->bdev->bd_disk != origin->bd_disk)
+		return 0;
+	first = max(first, start);
+	end = min(end, start + bdev_nr_sectors(origin));
+	if (first >= end)
+		return 0;
+	return diff_area_exclude(snapshot->area, first - start, end - start - 1);
+}
+
+static int take_exclude_storage(struct session *session,
+				struct diff_storage *storage)
+{
+	const struct diff_extent *extent;
+	struct snapshot *snapshot;
+	sector_t pos = 0;
+	int ret = 0;
+
+	while (!ret && (extent = diff_storage_next_extent(storage, &pos)))
+		list_for_each_entry(snapshot, &session->snapshots, node)
+			ret = ret ?: snapshot_exclude(snapshot, extent);
+	return ret;
+}
+
+static int take_exclude(struct session *session)
+{
+	struct session *other;
+	int ret;
+
+	ret = take_exclude_storage(session, session->storage);
+	list_for_each_entry(other, &active_sessions, active_node)
+		ret = ret ?: take_exclude_storage(session, other->storage);
+	if (ret)
+		take_error(session, ret, "no memory for the map");
+	return ret;
 }
 
 /* Step: the file systems are frozen */
@@ -643,7 +865,11 @@ static int take_armed(struct session *session)
 {
 	int ret;
 
-	ret = take_frozen(session);
+	mutex_lock(&ranges_mutex);
+	ret = take_exclude(session);
+	if (!ret)
+		ret = take_frozen(session);
+	mutex_unlock(&ranges_mutex);
 	if (ret)
 		return ret;
 	ret = take_note_frozen(session);
@@ -687,6 +913,7 @@ static int __session_take(struct session *session)
 		goto out_snapshots;
 	list_add_tail(&session->active_node, &active_sessions);
 	take_succeed(session);
+	session_apply_marks(session);
 	WRITE_ONCE(session->active, true);
 	/* In case that an area has failed already. */
 	queue_work(system_unbound_wq, &session->fail_work);

@@ -162,6 +162,30 @@ void tracker_disarm(struct tracker *tracker, struct diff_area *area)
 	synchronize_rcu();
 }
 
+static bool tracker_has_areas(struct tracker *tracker)
+{
+	struct diff_area *area;
+	bool has = false;
+
+	down_read(&tracker->areas_sem);
+	list_for_each_entry(area, &tracker->areas, node)
+		has |= diff_area_state(area) == DIFF_AREA_ACTIVE;
+	up_read(&tracker->areas_sem);
+	return has;
+}
+
+bool tracker_disk_has_areas(const struct gendisk *disk)
+{
+	struct tracker *tracker;
+	bool has = false;
+
+	mutex_lock(&trackers_mutex);
+	list_for_each_entry(tracker, &trackers, node)
+		has |= tracker->disk == disk && tracker_has_areas(tracker);
+	mutex_unlock(&trackers_mutex);
+	return has;
+}
+
 static struct tracker *tracker_find(const struct block_device *origin)
 {
 	struct tracker *tracker;

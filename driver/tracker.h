@@ -6,6 +6,7 @@
 
 struct block_device;
 struct diff_area;
+struct gendisk;
 struct gate;
 struct tracker;
 
@@ -31,6 +32,12 @@ void tracker_put(struct tracker *tracker);
  * @tracker: the tracker
  */
 struct gate *tracker_gate(const struct tracker *tracker);
+
+/**
+ * tracker_disk_has_areas() - is an active area armed on any part of a disk?
+ * @disk: the disk. Context: may sleep.
+ */
+bool tracker_disk_has_areas(const struct gendisk *disk);
 
 /**
  * tracker_arm() - from now on writes are preserved in an area

@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Difference storage in files.
+ *
+ * The first segment is the file that the administrator has named; an unnamed one,
+ * if he has named a directory. A pinned file cannot become larger, so each step
+ * of growth adds a segment of its own: an unnamed file in the same directory, of
+ * which nothing is left after a crash.
+ *
+ * Segments are allocated, and never written through the file system. So who
+ * reads the file sees zeroes, whatever is preserved in it.
+ */
+#include <linux/cred.h>
+#include <linux/err.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/namei.h>
+#include <linux/pagemap.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/statfs.h>
+#include <linux/string.h>
+
+#include "compat/file.h"
+#include "diff_storage.h"
+#include "diff_storage_file.h"
+#include "diff_target.h"
+#include "error.h"
+#include "pinned_file.h"
+
+#define SEGMENT_MODE 0600
+
+/**
+ * struct segment - one file
+ * @node: in its storage's list
+ * @file: open
+ * @pin: NULL until its blocks are known
+ * @made: by us, with a name: it is removed in the end
+ * @grown: by us, from nothing: it is made empty again in the end
+ */
+struct segment {
+	struct list_head node;
+	struct file *file;
+	struct pinned_file *pin;
+	bool made;
+	bool grown;
+};
+
+/**
+ * struct diff_storage_file - a storage of files
+ * @storage: what it is for others
+ * @owner: set once
+ * @target: path and rights, as at the take
+ * @directory: where unnamed files are made
+ * @segments: the first one is of @target
+ */
+struct diff_storage_file {
+	struct diff_storage storage;
+	const struct diff_file_ops *owner;
+	struct diff_target target;
+	char *directory;
+	struct list_head segments;
+};
+
+static struct diff_storage_file *to_file(struct diff_storage *storage)
+{
+	return container_of(storage, struct diff_storage_file, storage);
+}
+
+static struct segment *file_first(struct diff_storage_file *self)
+{
+	return list_first_entry(&self->segments, struct segment, node);
+}
+
+/* Segments */
+
+static struct segment *segment_open(const char *path, int flags)
+{
+	struct segment *segment = kzalloc(sizeof(*segment), GFP_KERNEL);
+	int ret;
+
+	if (!segment)
+		return ERR_PTR(-ENOMEM);
+	segment->file = filp_open(path, O_RDWR | O_LARGEFILE | flags,
+				  SEGMENT_MODE);
+	ret = PTR_ERR_OR_ZERO(segment->file);
+	if (!ret)
+		return segment;
+	kfree(segment);
+	return ERR_PTR(ret);
+}
+
+/*
+ * The open file must not be the only one who knows the name: that would take the
+ * inode from it.
+ */
+static void segment_unlink(struct segment *segment)
+{
+	const struct path *path = &segment->file->f_path;
+	struct dentry *parent = dget_parent(path->dentry);
+	struct inode *dir = d_inode(parent);
+
+	path_get(path);
+	if (mnt_want_write(path->mnt))
+		goto out;
+	inode_lock_nested(dir, I_MUTEX_PARENT);
+	if (path->dentry->d_parent == parent && !d_unhashed(path->dentry))
+		compat_unlink(path, dir);
+	inode_unlock(dir);
+	mnt_drop_write(path->mnt);
+out:
+	path_put(path);
+	dput(parent);
+}
+
+static void segment_close(struct segment *segment)
+{
+	if (segment->pin)
+		pinned_file_unpin(segment->pin);
+	if (segment->made)
+		segment_unlink(segment);
+	else if (segment->grown)
+		vfs_truncate(&segment->file->f_path, 0);
+	filp_close(segment->file, NULL);
+	kfree(segment);
+}
+
+/*
+ * btrfs writes elsewhere what it overwrites, and so has no fixed place for it,
+ * unless it is told otherwise while the file is empty.
+ */
+static int segment_allocate(struct segment *segment, u64 bytes)
+{
+	struct file *file = segment->file;
+	int ret = 0;
+
+	if (file_inode(file)->i_sb->s_magic == BTRFS_SUPER_MAGIC)
+		ret = compat_set_nocow(&file->f_path);
+	if (ret)
+		return ret;
+	segment->grown = true;
+	return vfs_fallocate(file, 0, 0, bytes);
+}
+
+static int segment_pin(struct segment *segment)
+{
+	struct pinned_file *pin = pinned_file_pin(segment->file);
+
+	if (IS_ERR(pin))
+		return PTR_ERR(pin);
+	segment->pin = pin;
+	return 0;
+}
+
+static int file_add_piece(void *priv, struct block_device *bdev, sector_t first,
+			  sector_t sectors)
+{
+	struct diff_storage_file *self = priv;
+	struct diff_storage *storage = &self->storage;
+	sector_t end = first + sectors;
+
+	self->owner->trim(storage->config.owner, bdev, &first, &end);
+	first = round_up(first, DIFF_STORAGE_UNIT_SECTORS);
+	end = round_down(end, DIFF_STORAGE_UNIT_SECTORS);
+	if (first >= end)
+		return 0;
+	return diff_storage_add(storage, bdev, first, end - first);
+}
+
+/* From here on it belongs to the storage, also if not all of it could be added. */
+static int file_add_segment(struct diff_storage_file *self,
+			    struct segment *segment)
+{
+	struct diff_storage *storage = &self->storage;
+
+	if (!storage->bdev)
+		storage->bdev = pinned_file_bdev(segment->pin);
+	list_move_tail(&segment->node, &self->segments);
+	return pinned_file_each(segment->pin, file_add_piece, self);
+}
+
+/* What the owner says is asked before the work, and again for the result. */
+static int file_map_segment(struct diff_storage_file *self,
+			    struct segment *segment)
+{
+	struct diff_storage *storage = &self->storage;
+	void *owner = storage->config.owner;
+	int ret;
+
+	ret = self->owner->begin_map(owner, storage->bdev);
+	if (ret)
+		return ret;
+	ret = segment_pin(segment);
+	if (!ret && pinned_file_bdev(segment->pin) != storage->bdev)
+		ret = -EXDEV;
+	if (!ret)
+		ret = file_add_segment(self, segment);
+	self->owner->end_map(owner);
+	return ret;
+}
+
+static struct segment *file_new_segment(struct diff_storage_file *self)
+{
+	struct segment *segment = segment_open(self->directory, O_TMPFILE);
+
+	if (!IS_ERR(segment))
+		INIT_LIST_HEAD(&segment->node);
+	return segment;
+}
+
+/* Growing */
+
+static int file_grow_by(struct diff_storage_file *self, u64 bytes)
+{
+	struct diff_storage *storage = &self->storage;
+	struct segment *segment;
+	int ret;
+
+	ret = self->owner->begin_map(storage->config.owner, storage->bdev);
+	if (ret)
+		return ret;
+	self->owner->end_map(storage->config.owner);
+	segment = file_new_segment(self);
+	if (IS_ERR(segment))
+		return PTR_ERR(segment);
+	ret = segment_allocate(segment, bytes);
+	if (!ret)
+		ret = file_map_segment(self, segment);
+	if (list_empty(&segment->node))
+		segment_close(segment);
+	return ret;
+}
+
+/*
+ * Stores wait for this: it must not look for memory by writing to an origin.
+ */
+static int file_grow(struct diff_storage *storage, sector_t sectors)
+{
+	struct diff_storage_file *self = to_file(storage);
+	const struct cred *old = override_creds(self->target.cred);
+	unsigned int noio = memalloc_noio_save();
+	int ret;
+
+	ret = file_grow_by(self, (u64)sectors << SECTOR_SHIFT);
+	memalloc_noio_restore(noio);
+	revert_creds(old);
+	return ret;
+}
+
+static void file_close(struct diff_storage *storage)
+{
+	struct diff_storage_file *self = to_file(storage);
+	const struct cred *old = override_creds(self->target.cred);
+	struct segment *segment, *next;
+
+	diff_storage_exit(storage);
+	list_for_each_entry_safe(segment, next, &self->segments, node)
+		segment_close(segment);
+	revert_creds(old);
+	diff_target_clear(&self->target);
+	kfree(self->directory);
+	kfree(self);
+}
+
+static const struct diff_storage_ops file_ops = {
+	.grow = file_grow,
+	.close = file_close,
+};
+
+/* Filling */
+
+static const char *file_problem(int err)
+{
+	switch (err) {
+	case -EINVAL:
+		return ": it has holes, or blocks that are shared or compressed";
+	case -EOPNOTSUPP:
+		return ": its file system does not say where its blocks are";
+	case -EBUSY:
+		return ": it is in use";
+	default:
+		return "";
+	}
+}
+
+static int file_fill_first(struct diff_storage_file *self, u64 bytes)
+{
+	const struct diff_storage_config *config = &self->storage.config;
+	struct segment *segment = file_first(self);
+	int ret = 0;
+
+	if (!i_size_read(file_inode(segment->file)))
+		ret = segment_allocate(segment, bytes);
+	if (ret)
+		return error_set(config->error, config->who, ret,
+				 "cannot allocate %llu bytes for %s", bytes,
+				 config->path);
+	ret = segment_pin(segment);
+	if (ret)
+		return error_set(config->error, config->who, ret,
+				 "cannot use %s%s", config->path,
+				 file_problem(ret));
+	self->storage.bdev = NULL; /* the pin knows better */
+	ret = file_add_segment(self, segment);
+	if (ret)
+		return error_set(config->error, config->who, ret,
+				 "no memory for the pieces of %s", config->path);
+	return 0;
+}
+
+/* The rest of what is wanted, where the given file is smaller. */
+static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
+{
+	const struct diff_storage_config *config = &self->storage.config;
+	struct segment *segment = file_new_segment(self);
+	int ret = PTR_ERR_OR_ZERO(segment);
+
+	if (!ret) {
+		list_add_tail(&segment->node, &self->segments);
+		ret = segment_allocate(segment, bytes);
+		if (!ret)
+			ret = segment_pin(segment);
+		if (!ret)
+			ret = file_add_segment(self, segment);
+	}
+	if (!ret)
+		return 0;
+	return error_set(config->error, config->who, ret,
+			 "cannot allocate %llu bytes more in %s", bytes,
+			 self->directory);
+}
+
+static int file_fill(struct diff_storage_file *self, u64 bytes)
+{
+	const struct diff_storage_config *config = &self->storage.config;
+	u64 first = i_size_read(file_inode(file_first(self)->file));
+	int ret;
+
+	ret = file_fill_first(self, bytes);
+	if (!ret && first && bytes >= first + DIFF_STORAGE_STEP)
+		ret = file_fill_rest(self, round_down(bytes - first,
+						      DIFF_STORAGE_STEP));
+	if (!ret && !self->storage.size)
+		ret = error_set(config->error, config->who, -EINVAL,
+				"nothing of %s can be used", config->path);
+	return ret;
+}
+
+int diff_storage_file_fill(struct diff_storage *storage, u64 bytes)
+{
+	struct diff_storage_file *self = to_file(storage);
+	const struct cred *old = override_creds(self->target.cred);
+	int ret = file_fill(self, bytes);
+
+	revert_creds(old);
+	return ret;
+}
+
+u64 diff_storage_file_room(struct diff_storage *storage)
+{
+	struct kstatfs stat;
+
+	if (vfs_statfs(&file_first(to_file(storage))->file->f_path, &stat))
+		return 0;
+	return stat.f_bavail * stat.f_bsize;
+}
+
+u64 diff_storage_file_bytes(struct diff_storage *storage)
+{
+	return i_size_read(file_inode(file_first(to_file(storage))->file));
+}
+
+/* Opening */
+
+/* The directory that a path names something in. */
+static char *file_parent(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return kstrndup(path, slash == path ? 1 : slash - path, GFP_KERNEL);
+}
+
+/* The file, if need be a new one; an unnamed one if it is a directory. */
+static int file_open_first(struct diff_storage_file *self)
+{
+	const char *path = self->target.path;
+	struct segment *segment = segment_open(path, O_CREAT);
+	bool directory = segment == ERR_PTR(-EISDIR);
+
+	if (directory)
+		segment = segment_open(path, O_TMPFILE);
+	if (IS_ERR(segment))
+		return PTR_ERR(segment);
+	segment->made = !directory && segment->file->f_mode & FMODE_CREATED;
+	list_add(&segment->node, &self->segments);
+	self->directory = directory ? kstrdup(path, GFP_KERNEL) :
+				      file_parent(path);
+	return self->directory ? 0 : -ENOMEM;
+}
+
+/*
+ * Whether anything was ever written. What was only read is in the page cache as
+ * well, as zeroes, and must not count.
+ */
+static int file_find_data(struct file *file)
+{
+	struct address_space *mapping = file->f_mapping;
+	loff_t pos;
+	int ret;
+
+	ret = filemap_write_and_wait(mapping);
+	if (!ret)
+		ret = invalidate_inode_pages2(mapping);
+	if (ret)
+		return ret;
+	pos = vfs_llseek(file, 0, SEEK_DATA);
+	if (pos == -ENXIO)
+		return 0;
+	return pos < 0 ? pos : -EINVAL;
+}
+
+static int file_check_first(const struct segment *segment,
+			    const struct diff_storage_config *config)
+{
+	struct inode *inode = file_inode(segment->file);
+	int ret;
+
+	if (!S_ISREG(inode->i_mode))
+		return error_set(config->error, config->who, -EINVAL,
+				 "%s is not a file any more", config->path);
+	if (IS_SWAPFILE(inode))
+		return error_set(config->error, config->who, -EBUSY,
+				 "%s is in use", config->path);
+	ret = file_find_data(segment->file);
+	if (ret)
+		return error_set(config->error, config->who, ret,
+				 ret == -EINVAL ? "%s has data in it" :
+						  "cannot use %s: it is in use",
+				 config->path);
+	return 0;
+}
+
+static int file_open(struct diff_storage_file *self,
+		     const struct diff_storage_config *config)
+{
+	int ret = file_open_first(self);
+
+	if (ret)
+		return error_set(config->error, config->who, ret,
+				 "cannot open %s", config->path);
+	ret = file_check_first(file_first(self), config);
+	if (!ret)
+		self->storage.bdev =
+			file_inode(file_first(self)->file)->i_sb->s_bdev;
+	return ret;
+}
+
+struct diff_storage *
+diff_storage_open_file(const struct diff_target *target,
+		       const struct diff_file_ops *ops,
+		       const struct diff_storage_config *config)
+{
+	struct diff_storage_file *self;
+	const struct cred *old;
+	int ret;
+
+	self = kzalloc(sizeof(*self), GFP_KERNEL);
+	if (!self)
+		return ERR_PTR(-ENOMEM);
+	self->owner = ops;
+	INIT_LIST_HEAD(&self->segments);
+	ret = diff_target_copy(&self->target, target);
+	if (!ret)
+		ret = diff_storage_init(&self->storage, &file_ops, config);
+	if (ret) {
+		diff_target_clear(&self->target);
+		kfree(self);
+		return ERR_PTR(ret);
+	}
+	old = override_creds(self->target.cred);
+	ret = file_open(self, config);
+	revert_creds(old);
+	if (!ret)
+		return &self->storage;
+	diff_storage_close(&self->storage);
+	return ERR_PTR(ret);
+}

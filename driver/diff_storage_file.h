@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef BLKSNAP_DIFF_STORAGE_FILE_H
+#define BLKSNAP_DIFF_STORAGE_FILE_H
+
+#include <linux/types.h>
+
+struct block_device;
+struct diff_storage;
+struct diff_storage_config;
+struct diff_target;
+
+/**
+ * struct diff_file_ops - what a storage of files asks its owner
+ * @trim: leaves out of a piece of @bdev what must not be used, by moving @first
+ *	(up) or @end (down). May sleep
+ * @begin_map: may a piece of @bdev become part of the storage now? If it returns
+ *	0, nothing that changes the answer happens until @end_map. May sleep.
+ *	-EXDEV if not
+ * @end_map: ends that
+ */
+struct diff_file_ops {
+	void (*trim)(void *owner, struct block_device *bdev, sector_t *first,
+		     sector_t *end);
+	int (*begin_map)(void *owner, struct block_device *bdev);
+	void (*end_map)(void *owner);
+};
+
+/**
+ * diff_storage_open_file() - opens or makes the file, or one in a directory
+ * @target: a file or directory
+ * @ops: of the owner
+ * @config: see there
+ *
+ * There is no space in it yet: diff_storage_file_fill(). Context: may sleep.
+ *
+ * Return: the storage, whose device may still be unknown (NULL), or an ERR_PTR:
+ * -EINVAL when the file has data in it, -EBUSY when it is in use, -EOPNOTSUPP
+ * when its file system is of no use for this, or what opening it says.
+ */
+struct diff_storage *
+diff_storage_open_file(const struct diff_target *target,
+		       const struct diff_file_ops *ops,
+		       const struct diff_storage_config *config);
+
+/**
+ * diff_storage_file_room() - free space of the file system, in bytes
+ * @storage: from diff_storage_open_file()
+ *
+ * Context: may sleep. Return: bytes, for those who are not privileged.
+ */
+u64 diff_storage_file_room(struct diff_storage *storage);
+
+/**
+ * diff_storage_file_bytes() - how large the given file is. Context: any.
+ * @storage: from diff_storage_open_file()
+ */
+u64 diff_storage_file_bytes(struct diff_storage *storage);
+
+/**
+ * diff_storage_file_fill() - allocates the first space
+ * @storage: from diff_storage_open_file(), once
+ * @bytes: how much; a file that was there with a size is used as large as it is,
+ *	and what is missing is added
+ *
+ * The caller sees to it that nothing happens which struct diff_file_ops speaks
+ * of. Context: may sleep, as long as the file system needs.
+ *
+ * Return: 0; -ENOSPC, -EDQUOT, ...; -EINVAL when the file has holes, shared or
+ * compressed blocks, or nothing of it can be used; -EOPNOTSUPP.
+ */
+int diff_storage_file_fill(struct diff_storage *storage, u64 bytes);
+
+#endif

@@ -1,0 +1,442 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Difference storage in files and directories: mapped, pinned, growing, and on the origin's own file system.
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+load lib/common
+load lib/devices
+load lib/refusals
+load lib/stamped
+
+MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
+
+setup() {
+	common_setup
+	# Little memory, so that differences are stored, and soon.
+	echo 4M >"$MEMORY_LIMIT"
+}
+
+teardown() {
+	common_teardown
+}
+
+# fs_on DISK TYPE: makes and mounts it; its directory in `dir`.
+fs_on() {
+	case $2 in
+	ext4) mkfs.ext4 -q -F "$1" ;;
+	ext4-1k) mkfs.ext4 -q -F -b 1024 "$1" ;;
+	xfs) mkfs.xfs -q -f "$1" ;;
+	btrfs) mkfs.btrfs -q -f "$1" ;;
+	esac
+	dir=$(mount_test "$1" "${1##*/}")
+}
+
+# fs_whole DISK TYPE: no error in it; it is not mounted.
+fs_whole() {
+	case $2 in
+	ext4*) e2fsck -fn "$1" ;;
+	xfs) xfs_repair -n "$1" ;;
+	btrfs) btrfs check "$1" ;;
+	esac
+}
+
+# zeroes FILE: nothing else in it, and it is not empty.
+zeroes() {
+	[[ -s $1 ]] || fail "$1 is empty" || return
+	cmp -n "$(stat -c %s "$1")" "$1" /dev/zero
+}
+
+# stormy FILE ORIGIN: a storm while differences go to FILE; ends with the session active and much of it stored.
+stormy() {
+	filled "$2" --length 64M
+	session_make s "$1" "$2"
+	session_take s
+	storm "$2" "$(image_of s s1)" --length 64M --count 3000 --max-size 64K
+	[[ $(session_get s state) == active ]] || fail "$(session_get s error)" || return
+	consistent "$(image_of s s1)"
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -gt 100 ]] || fail 'little was stored'
+}
+
+# --- kinds of file systems -------------------------------------------------------------------------------------------
+
+# on_fs TYPE
+on_fs() {
+	local dir before
+	fs_on "$(disk 2)" "$1"
+	sync -f "$dir"
+	before=$(df --output=avail -B1 "$dir" | tail -1)
+	stormy "$dir/diff" "$(disk 1)"
+	[[ $(stat -c '%a %U' "$dir/diff") == '600 root' ]]
+	# What was preserved cannot be read through the file.
+	echo 3 >/proc/sys/vm/drop_caches
+	zeroes "$dir/diff"
+	refuses ETXTBSY truncate -s 0 "$dir/diff"
+	refuses EPERM rm -f "$dir/diff"
+	# What the file system writes does not go there.
+	dd if=/dev/urandom of="$dir/other" bs=1M count=32 conv=fsync status=none
+	image_is "$(image_of s s1)" --length 64M
+	session_destroy s
+	[[ ! -e $dir/diff ]]
+	rm "$dir/other"
+	sync -f "$dir"
+	[[ $(df --output=avail -B1 "$dir" | tail -1) -ge $((before - 4194304)) ]]
+	umount "$dir"
+	fs_whole "$(disk 2)" "$1"
+}
+
+@test "diff file: on ext4: made, unreadable, unmovable, removed" {
+	on_fs ext4
+}
+
+@test "diff file: on ext4 with blocks of 1024 bytes" {
+	on_fs ext4-1k
+}
+
+@test "diff file: on XFS" {
+	on_fs xfs
+}
+
+@test "diff file: on btrfs, without copy-on-write" {
+	on_fs btrfs
+}
+
+@test "diff file: a directory: a file without a name" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	mkdir "$dir/diffs"
+	stormy "$dir/diffs" "$(disk 1)"
+	[[ -z $(ls -A "$dir/diffs") ]]
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 2)" ext4
+}
+
+# --- files that are there --------------------------------------------------------------------------------------------
+
+@test "diff file: an empty one is used, and is empty afterwards" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	: >"$dir/diff"
+	chmod 640 "$dir/diff"
+	stormy "$dir/diff" "$(disk 1)"
+	session_destroy s
+	[[ $(stat -c '%a %s' "$dir/diff") == '640 0' ]]
+}
+
+@test "diff file: an allocated one is used as it is, and still unwritten afterwards" {
+	local dir
+	fs_on "$(disk 2)" xfs
+	fallocate -l 200M "$dir/diff"
+	stormy "$dir/diff" "$(disk 1)"
+	[[ $(session_get s diff_size) -eq $((200 << 20)) ]]
+	session_destroy s
+	[[ $(stat -c %s "$dir/diff") -eq $((200 << 20)) ]]
+	zeroes "$dir/diff"
+	stormy "$dir/diff" "$(disk 1)"
+	session_destroy s
+}
+
+@test "diff file: with data or holes in it, or in use (EINVAL, EBUSY)" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	dd if=/dev/urandom of="$dir/data" bs=1M count=1 status=none
+	truncate -s 64M "$dir/hole"
+	fallocate -l 64M "$dir/both"
+	dd if=/dev/urandom of="$dir/both" bs=4096 seek=100 count=1 conv=notrunc status=none
+	fallocate -l 64M "$dir/swap"
+	dd if=/dev/zero of="$dir/swap" bs=1M count=64 conv=notrunc status=none
+	mkswap -q "$dir/swap"
+	swapon "$dir/swap"
+	defer swapoff "$dir/swap"
+	session_make s "$dir/data" "$(disk 1)"
+	refused_take s EINVAL
+	[[ $(session_get s error) == *' has data in it' ]]
+	put "$SESSIONS/s/diff_file" "$dir/both"
+	refused_take s EINVAL
+	put "$SESSIONS/s/diff_file" "$dir/hole"
+	refused_take s EINVAL
+	[[ $(session_get s error) == *' has holes'* ]]
+	put "$SESSIONS/s/diff_file" "$dir/swap"
+	refused_take s EBUSY
+	# In use by another session.
+	fallocate -l 64M "$dir/diff"
+	put "$SESSIONS/s/diff_file" "$dir/diff"
+	session_take s
+	session_make t "$dir/diff" "$(disk 3)"
+	refused_take t EBUSY
+	[[ $(stat -c %s "$dir/hole") -eq $((64 << 20)) ]]
+	session_destroy t
+	session_destroy s
+}
+
+# --- what cannot be used ---------------------------------------------------------------------------------------------
+
+@test "diff file: paths that are refused at once (ENOENT, EINVAL, EROFS)" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	session_make s '' "$(disk 1)"
+	refused s ENOENT put "$SESSIONS/s/diff_file" "$dir/nowhere/diff"
+	refused s ENOENT put "$SESSIONS/s/diff_file" "$dir/diff/"
+	refused s ENOENT put "$SESSIONS/s/diff_file" /dev/nowhere
+	mkfifo "$dir/fifo"
+	refused s EINVAL put "$SESSIONS/s/diff_file" "$dir/fifo"
+	refused s EINVAL put "$SESSIONS/s/diff_file" /dev/null
+	mount -o remount,ro "$dir"
+	refused s EROFS put "$SESSIONS/s/diff_file" "$dir/diff"
+	[[ -z $(session_get s diff_file) ]]
+	session_destroy s
+}
+
+@test "diff file: a relative path is that of whoever wrote it" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	session_make s '' "$(disk 1)"
+	(cd "$dir" && put "$SESSIONS/s/diff_file" diff)
+	[[ $(session_get s diff_file) == diff ]]
+	session_take s
+	[[ -e $dir/diff ]]
+	session_destroy s
+	[[ ! -e $dir/diff ]]
+}
+
+@test "diff file: a file system without fixed places (EOPNOTSUPP); nothing is left there" {
+	mkdir -p /mnt/test-tmpfs
+	mount -t tmpfs -o size=64M none /mnt/test-tmpfs
+	session_make s /mnt/test-tmpfs/diff "$(disk 1)"
+	refused_take s EOPNOTSUPP
+	[[ -z $(ls -A /mnt/test-tmpfs) ]]
+	session_destroy s
+}
+
+@test "diff file: a limit of nothing (EINVAL), a full file system (ENOSPC); nothing is left there" {
+	local dir
+	fs_on "$(disk 5)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 0
+	refused_take s EINVAL
+	put "$SESSIONS/s/diff_limit" 1G
+	put "$SESSIONS/s/diff_low" 1G
+	refused_take s ENOSPC
+	[[ ! -e $dir/diff ]]
+	session_destroy s
+}
+
+# --- sizes -----------------------------------------------------------------------------------------------------------
+
+@test "diff file: sizes that nobody has set" {
+	local dir limit
+	fs_on "$(disk 2)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	[[ -z $(session_get s diff_limit) && -z $(session_get s diff_low) ]]
+	session_take s
+	limit=$(session_get s diff_limit)
+	# A fifth of 1 GiB, in steps.
+	[[ $limit -le $(((1 << 30) / 5)) && $limit -gt $(((1 << 30) / 5 - 65536)) ]]
+	[[ $(session_get s diff_low) -eq $((64 << 20)) ]]
+	[[ $(session_get s diff_size) -eq $((128 << 20)) ]]
+	[[ $(session_get s diff_used) -eq 0 ]]
+	session_destroy s
+}
+
+@test "diff file: grows ahead of need, to its limit, then overflows" {
+	local dir image
+	fs_on "$(disk 2)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 512M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	image=$(image_of s s1)
+	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=400 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]]
+	[[ $(session_get s diff_size) -gt $((384 << 20)) ]]
+	[[ $(ls "$dir") == $'diff\nlost+found' ]]
+	cmp -n $((400 << 20)) "$image" /dev/zero
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=700 oflag=direct conv=notrunc status=none
+	wait_until 20 eval '[[ $(session_get s state) == overflow ]]'
+	[[ $(session_get s error) == "ENOSPC: difference storage full at $((512 << 20)) bytes" ]]
+	log_has 'low_space'
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 2)" ext4
+}
+
+@test "diff file: low space is announced once, a limit that is raised takes effect" {
+	local dir events=$BATS_TEST_TMPDIR/events
+	fs_on "$(disk 2)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 64M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	udevadm monitor --kernel --property --subsystem-match=block >"$events" 3>&- &
+	defer end_background $!
+	sleep 1
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=56 oflag=direct conv=notrunc status=none
+	wait_until 20 grep -q '^BLKSNAP_EVENT=low_space' "$events"
+	[[ $(session_get s state) == active ]]
+	refused s EINVAL put "$SESSIONS/s/diff_limit" 32M
+	put "$SESSIONS/s/diff_limit" 400M
+	wait_until 20 eval '[[ $(session_get s diff_size) -gt $((64 << 20)) ]]'
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=300 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]]
+	[[ $(grep -c '^BLKSNAP_EVENT=low_space' "$events") -eq 1 ]]
+	session_destroy s
+}
+
+@test "diff file: no growth on a disk with an active snapshot (EXDEV)" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 128M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
+	session_make t "$(disk 4)" "$(disk 2)"
+	session_take t
+	refused s EXDEV put "$SESSIONS/s/diff_limit" 256M
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=60 oflag=direct conv=notrunc status=none
+	wait_until 20 log_has 'low_space'
+	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
+	session_destroy t
+	put "$SESSIONS/s/diff_limit" 256M
+	wait_until 20 eval '[[ $(session_get s diff_size) -gt $((64 << 20)) ]]'
+	session_destroy s
+}
+
+# --- on the origin itself --------------------------------------------------------------------------------------------
+
+# churn DIR: files come and go there until the test ends it.
+churn() {
+	background bash -c 'n=0; while :; do
+		dd if=/dev/urandom of="$0/f.$((n % 8))" bs=64k count=$((1 + RANDOM % 40)) conv=fsync status=none
+		n=$((n + 1)); [[ $((n % 5)) -ne 0 ]] || rm -f "$0/f.$((RANDOM % 8))"
+	done' "$1"
+	CHURN=$BACKGROUND
+}
+
+# own_fs TYPE: the diff in a file of the origin's own file system, under load.
+own_fs() {
+	local dir image round
+	fs_on "$(disk 1)" "$1"
+	mkdir "$dir/load" "$dir/keep"
+	cp -r /etc "$dir/keep"
+	sync -f "$dir"
+	(cd "$dir/keep" && find . -type f -exec sha256sum {} +) >"$BATS_TEST_TMPDIR/sums"
+	churn "$dir/load"
+	for round in 1 2; do
+		session_make s "$dir/diff" "$(disk 1)"
+		put "$SESSIONS/s/diff_limit" 300M
+		session_take s
+		[[ $(session_get s diff_size) -ge $((299 << 20)) ]]
+		image=$(image_of s s1)
+		rm -rf "$dir/keep/etc/s"*
+		sha256sum "$image" >"$BATS_TEST_TMPDIR/image"
+		dd if=/dev/urandom of="$dir/load/big" bs=1M count=64 conv=fsync status=none
+		[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
+		[[ $(stat_of "$image" chunks_stored) -gt 1000 ]]
+		sha256sum -c --quiet "$BATS_TEST_TMPDIR/image"
+		mkdir -p /mnt/test-image
+		mount -o "ro,${2:-norecovery}" "$image" /mnt/test-image
+		if [[ $round -eq 1 ]]; then
+			(cd /mnt/test-image/keep && sha256sum -c --quiet "$BATS_TEST_TMPDIR/sums")
+		fi
+		# The file is there, and reads as zeroes.
+		zeroes /mnt/test-image/diff
+		umount /mnt/test-image
+		fs_whole "$image" "$1"
+		session_destroy s
+		[[ ! -e $dir/diff ]]
+	done
+	end_background "$CHURN"
+	umount "$dir"
+	fs_whole "$(disk 1)" "$1"
+}
+
+@test "diff file: on the origin's own ext4, under load" {
+	own_fs ext4
+}
+
+@test "diff file: on the origin's own XFS, under load" {
+	own_fs xfs norecovery,nouuid
+}
+
+# region IMAGE: a byte range of it that reads as zeroes although the origin's file there is used: prints its offset.
+@test "diff file: an image is written to where the difference storage is" {
+	local dir image at
+	fs_on "$(disk 1)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 64M
+	session_take s
+	image=$(image_of s s1)
+	at=$(filefrag -v -b4096 "$dir/diff" | awk '$1 == "0:" { sub(/\.\./, "", $4); print $4 }')
+	# Stored there by now is something else.
+	dd if=/dev/urandom of="$dir/load" bs=1M count=16 conv=fsync status=none
+	dd if="$image" bs=4096 skip="$at" count=1024 iflag=direct status=none | cmp -n 4194304 - /dev/zero
+	dd if=/dev/urandom of="$BATS_TEST_TMPDIR/new" bs=4096 count=100 status=none
+	dd if="$BATS_TEST_TMPDIR/new" of="$image" bs=4096 seek=$((at + 50)) oflag=direct conv=notrunc status=none
+	dd if="$image" bs=4096 skip=$((at + 50)) count=100 iflag=direct status=none | cmp - "$BATS_TEST_TMPDIR/new"
+	dd if="$image" bs=4096 skip="$at" count=50 iflag=direct status=none | cmp -n 204800 - /dev/zero
+	dd if="$image" bs=4096 skip=$((at + 150)) count=50 iflag=direct status=none | cmp -n 204800 - /dev/zero
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 1)" ext4
+}
+
+@test "diff file: a partition is the origin, the file is on its neighbour, the disk is the origin of another session" {
+	local dir
+	partition "$(disk 1)" 256M 512M
+	fs_on "$(part "$(disk 1)" 2)" ext4
+	filled "$(part "$(disk 1)" 1)" --length 64M
+	session_make s "$dir/diff" "$(part "$(disk 1)" 1)"
+	session_take s
+	# All of it at once: it could not grow later.
+	[[ $(session_get s diff_size) -eq $(session_get s diff_limit) ]]
+	session_make t "$(disk 2)" "$(disk 1)"
+	session_take t
+	storm "$(part "$(disk 1)" 1)" "$(image_of s s1)" --length 64M --count 3000 --max-size 32K
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -gt 100 ]]
+	cmp -n $((64 << 20)) "$(image_of s s1)" "$(image_of t s1)p1"
+	session_destroy t
+	session_destroy s
+}
+
+@test "diff file: two sessions whose diffs lie on each other's origins, under load (I1 I2)" {
+	local dir a b
+	fs_on "$(disk 1)" ext4
+	a=$dir
+	fs_on "$(disk 3)" ext4
+	b=$dir
+	fallocate -l 64M "$a/data"
+	fallocate -l 64M "$b/data"
+	sync
+	session_make s "$b/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 300M
+	session_make t "$a/diff" "$(disk 3)"
+	put "$SESSIONS/t/diff_limit" 300M
+	session_take s
+	session_take t
+	sha256sum "$(image_of s s1)" "$(image_of t s1)" >"$BATS_TEST_TMPDIR/images"
+	dd if=/dev/urandom of="$a/data" bs=1M count=64 conv=notrunc,fsync status=none 3>&- &
+	dd if=/dev/urandom of="$b/data" bs=1M count=64 conv=notrunc,fsync status=none
+	wait $!
+	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
+	[[ $(session_get t state) == active ]] || fail "$(session_get t error)"
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -gt 1000 ]]
+	[[ $(stat_of "$(image_of t s1)" chunks_stored) -gt 1000 ]]
+	sha256sum -c --quiet "$BATS_TEST_TMPDIR/images"
+	session_destroy s
+	session_destroy t
+	umount "$a" "$b"
+	fs_whole "$(disk 1)" ext4
+	fs_whole "$(disk 3)" ext4
+}
+
+@test "diff file: on a volume above an origin's disk (EXDEV), and a file is not left there" {
+	local dir
+	dm_linear volume "$(disk 1)" 1048576 2048
+	fs_on /dev/mapper/volume ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	refused_take s EXDEV
+	[[ ! -e $dir/diff ]]
+	session_destroy s
+}
