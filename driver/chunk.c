@@ -36,20 +36,41 @@ static void chunk_free_pages(struct chunk *chunk)
 		__free_page(chunk->pages[--chunk->nr_pages]);
 }
 
-struct chunk *chunk_alloc(void *owner, sector_t start, unsigned int sectors)
+static struct memory_user *chunk_charge(struct memory_user *user, size_t bytes,
+					bool urgent)
+{
+	if (memory_charge(bytes))
+		return NULL;
+	if (urgent && memory_charge_reserve(user, bytes))
+		return user;
+	return ERR_PTR(-EAGAIN);
+}
+
+static void chunk_uncharge(struct memory_user *reserve, size_t bytes)
+{
+	if (reserve)
+		memory_uncharge_reserve(reserve, bytes);
+	else
+		memory_uncharge(bytes);
+}
+
+struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
+			  sector_t start, unsigned int sectors)
 {
 	unsigned int nr_pages = DIV_ROUND_UP(sectors, PAGE_SECTORS);
 	size_t bytes = (size_t)nr_pages << PAGE_SHIFT;
+	struct memory_user *reserve = chunk_charge(user, bytes, urgent);
 	struct chunk *chunk;
 
-	if (!memory_charge(bytes))
-		return ERR_PTR(-EAGAIN);
+	if (IS_ERR(reserve))
+		return ERR_CAST(reserve);
 	chunk = kmalloc(struct_size(chunk, pages, nr_pages), CHUNK_GFP);
 	if (!chunk)
 		goto out_charge;
 	refcount_set(&chunk->refs, 1);
 	chunk->state = CHUNK_LOADING;
 	chunk->owner = owner;
+	chunk->reserve = reserve;
 	chunk->start = start;
 	chunk->sectors = sectors;
 	INIT_LIST_HEAD(&chunk->node);
@@ -70,19 +91,20 @@ out_pages:
 	chunk_free_pages(chunk);
 	kfree(chunk);
 out_charge:
-	memory_uncharge(bytes);
+	chunk_uncharge(reserve, bytes);
 	return ERR_PTR(-ENOMEM);
 }
 
 void chunk_put(struct chunk *chunk)
 {
 	size_t bytes = (size_t)chunk->nr_pages << PAGE_SHIFT;
+	struct memory_user *reserve = chunk->reserve;
 
 	if (!refcount_dec_and_test(&chunk->refs))
 		return;
 	chunk_free_pages(chunk);
 	kfree_rcu(chunk, rcu);
-	memory_uncharge(bytes);
+	chunk_uncharge(reserve, bytes);
 }
 
 void chunk_set_state(struct chunk *chunk, enum chunk_state state)

@@ -9,6 +9,8 @@
 #include <linux/refcount.h>
 #include <linux/types.h>
 
+struct memory_user;
+
 /* The longest run that is preserved as one, unless a granule is longer. */
 #define CHUNK_MAX_BYTES ((size_t)BIO_MAX_VECS << PAGE_SHIFT)
 
@@ -27,6 +29,7 @@ enum chunk_state { CHUNK_LOADING, CHUNK_READY, CHUNK_FAILED };
  * @refs: the map's, and one of each user at work on it
  * @state: changed once, by chunk_set_state()
  * @owner: whose it is; set once
+ * @reserve: whose reserve it is charged to; NULL: to the budget; set once
  * @first: first granule; set once
  * @last: last granule; set once
  * @start: first sector of the origin; set once
@@ -46,6 +49,7 @@ struct chunk {
 	refcount_t refs;
 	enum chunk_state state;
 	void *owner;
+	struct memory_user *reserve;
 	unsigned long first;
 	unsigned long last;
 	sector_t start;
@@ -74,6 +78,8 @@ void chunk_exit(void);
 /**
  * chunk_alloc() - memory for a run, charged to the budget
  * @owner: whose it is
+ * @user: of the budget; outlives the chunk
+ * @urgent: may be taken from the reserve of @user
  * @start: first sector of the origin
  * @sectors: how many
  *
@@ -83,7 +89,8 @@ void chunk_exit(void);
  * -EAGAIN, the budget is used up, memory_user_ops.relief will tell when to try
  * again; -ENOMEM, there is no memory.
  */
-struct chunk *chunk_alloc(void *owner, sector_t start, unsigned int sectors);
+struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
+			  sector_t start, unsigned int sectors);
 
 /**
  * chunk_tryget() - a reference, unless the last one is gone already

@@ -293,7 +293,7 @@ static void diff_area_loaded(struct chunk *chunk, int err)
 /* A chunk for the run from @first on, of which only the caller knows. */
 static struct chunk *diff_area_new_chunk(struct diff_area *area,
 					 unsigned long first,
-					 unsigned long last)
+					 unsigned long last, bool urgent)
 {
 	sector_t start = (sector_t)first << area->granule_shift;
 	sector_t max = max_t(sector_t, CHUNK_MAX_BYTES >> SECTOR_SHIFT,
@@ -303,7 +303,7 @@ static struct chunk *diff_area_new_chunk(struct diff_area *area,
 	struct chunk *chunk;
 
 	end = min(end, area->sectors);
-	chunk = chunk_alloc(area, start, end - start);
+	chunk = chunk_alloc(area, &area->memory, urgent, start, end - start);
 	if (IS_ERR(chunk))
 		return chunk;
 	chunk->first = first;
@@ -327,9 +327,9 @@ static struct chunk *__diff_area_enter(struct diff_area *area,
 
 static struct chunk *__diff_area_add_chunk(struct diff_area *area,
 					   unsigned long first,
-					   unsigned long last)
+					   unsigned long last, bool urgent)
 {
-	struct chunk *chunk = diff_area_new_chunk(area, first, last);
+	struct chunk *chunk = diff_area_new_chunk(area, first, last, urgent);
 
 	return IS_ERR(chunk) ? chunk : __diff_area_enter(area, chunk);
 }
@@ -342,7 +342,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
 					    unsigned long first,
 					    unsigned long last)
 {
-	struct chunk *chunk = diff_area_new_chunk(area, first, last);
+	struct chunk *chunk = diff_area_new_chunk(area, first, last, false);
 
 	if (IS_ERR(chunk))
 		return chunk;
@@ -365,6 +365,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
  * @joins: that one is of another write
  * @nr_loads: how many chunks it made
  * @sectors: of them
+ * @urgent: for a store of another area, which frees memory
  * @settles: what reads as zeroes is to get a chunk, too
  * @err: why not everything has a chunk
  */
@@ -375,6 +376,7 @@ struct preserving {
 	bool joins;
 	unsigned int nr_loads;
 	sector_t sectors;
+	bool urgent;
 	bool settles;
 	int err;
 };
@@ -420,7 +422,8 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 	if (run.kind != DIFF_ORIGIN)
 		return run.last + 1;
 
-	chunk = __diff_area_add_chunk(area, at, min(run.last, last));
+	chunk = __diff_area_add_chunk(area, at, min(run.last, last),
+				      work->urgent);
 	if (IS_ERR(chunk)) {
 		work->err = PTR_ERR(chunk);
 		return last + 1;
@@ -500,7 +503,10 @@ static void diff_area_starve(struct diff_area *area, struct preserving *work,
 	spin_lock_irqsave(&area->lock, flags);
 	timer_reduce(&area->hold_timer,
 		     jiffies + nsecs_to_jiffies(delay + NSEC_PER_MSEC));
-	list_add_tail(&write->node, &area->starved);
+	if (work->urgent)
+		list_add(&write->node, &area->starved);
+	else
+		list_add_tail(&write->node, &area->starved);
 	spin_unlock_irqrestore(&area->lock, flags);
 	diff_area_store_soon(area);
 
@@ -546,6 +552,7 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 	struct preserving work = {
 		.reliefs = memory_reliefs(),
 		.loads = LIST_HEAD_INIT(work.loads),
+		.urgent = diff_store_is_store(write->bio),
 	};
 
 	if (!diff_area_tryuse(area))

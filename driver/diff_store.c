@@ -104,6 +104,11 @@ static void store_endio(struct bio *bio)
 	store_put(store);
 }
 
+bool diff_store_is_store(const struct bio *bio)
+{
+	return bio->bi_end_io == store_endio;
+}
+
 static void store_begin_bio(struct bio *bio)
 {
 	struct store *store = bio->bi_private;

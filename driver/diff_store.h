@@ -2,7 +2,16 @@
 #ifndef BLKSNAP_DIFF_STORE_H
 #define BLKSNAP_DIFF_STORE_H
 
+#include <linux/types.h>
+
+struct bio;
 struct diff_area;
+
+/**
+ * diff_store_is_store() - is this a request that stores chunks of any area?
+ * @bio: not passed by a gate yet. Context: any.
+ */
+bool diff_store_is_store(const struct bio *bio);
 
 /**
  * diff_store_ready() - stores the chunks of an area that are ready

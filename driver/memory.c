@@ -16,6 +16,7 @@
 
 #define MEMORY_LIMIT_MIN (4UL * SZ_1M)
 #define MEMORY_LIMIT_MAX_DEFAULT (256UL * SZ_1M)
+#define MEMORY_RESERVE SZ_1M
 #define MEMORY_SHARE_DEFAULT 64	/* of all memory, one part in this many */
 
 static unsigned long memory_limit;
@@ -134,6 +135,23 @@ bool memory_charge(size_t bytes)
 void memory_uncharge(size_t bytes)
 {
 	atomic_long_sub(bytes, &memory_charged);
+	memory_tell_relief();
+}
+
+bool memory_charge_reserve(struct memory_user *user, size_t bytes)
+{
+	long used = atomic_long_read(&user->reserve);
+
+	do {
+		if (used && used + bytes > MEMORY_RESERVE)
+			return false;
+	} while (!atomic_long_try_cmpxchg(&user->reserve, &used, used + bytes));
+	return true;
+}
+
+void memory_uncharge_reserve(struct memory_user *user, size_t bytes)
+{
+	atomic_long_sub(bytes, &user->reserve);
 	memory_tell_relief();
 }
 

@@ -2,6 +2,7 @@
 #ifndef BLKSNAP_MEMORY_H
 #define BLKSNAP_MEMORY_H
 
+#include <linux/atomic.h>
 #include <linux/list.h>
 #include <linux/types.h>
 
@@ -23,10 +24,12 @@ struct memory_user_ops {
  * struct memory_user - embedded in whoever holds preserved data in memory
  * @node: protected by the lock of memory.c
  * @ops: set once
+ * @reserve: bytes that it has from its reserve, beyond the budget
  */
 struct memory_user {
 	struct list_head node;
 	const struct memory_user_ops *ops;
+	atomic_long_t reserve;
 };
 
 /**
@@ -64,6 +67,25 @@ bool memory_charge(size_t bytes);
  * @bytes: how many. Context: any.
  */
 void memory_uncharge(size_t bytes);
+
+/**
+ * memory_charge_reserve() - takes bytes that a user has beside the budget
+ * @user: the user
+ * @bytes: how many
+ *
+ * For what others need to free memory: if that waited for the budget, and the
+ * budget for that, nobody would get on. One buffer of any size is always granted,
+ * more of them up to 1 MiB. Context: any. Return: true, or false and nothing
+ * taken.
+ */
+bool memory_charge_reserve(struct memory_user *user, size_t bytes);
+
+/**
+ * memory_uncharge_reserve() - gives them back, and tells those who wait
+ * @user: the user
+ * @bytes: how many. Context: any.
+ */
+void memory_uncharge_reserve(struct memory_user *user, size_t bytes);
 
 /**
  * memory_reliefs() - how often something became free

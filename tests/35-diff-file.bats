@@ -316,22 +316,24 @@ churn() {
 
 # own_fs TYPE: the diff in a file of the origin's own file system, under load.
 own_fs() {
-	local dir image round
-	fs_on "$(disk 1)" "$1"
+	local dir image round origin
+	partition "$(disk 1)" 320M
+	origin=$(part "$(disk 1)" 1)
+	fs_on "$origin" "$1"
 	mkdir "$dir/load" "$dir/keep"
 	cp -r /etc "$dir/keep"
 	sync -f "$dir"
 	(cd "$dir/keep" && find . -type f -exec sha256sum {} +) >"$BATS_TEST_TMPDIR/sums"
 	churn "$dir/load"
 	for round in 1 2; do
-		session_make s "$dir/diff" "$(disk 1)"
-		put "$SESSIONS/s/diff_limit" 300M
+		session_make s "$dir/diff" "$origin"
+		put "$SESSIONS/s/diff_limit" 100M
 		session_take s
-		[[ $(session_get s diff_size) -ge $((299 << 20)) ]]
+		[[ $(session_get s diff_size) -ge $((99 << 20)) ]]
 		image=$(image_of s s1)
 		rm -rf "$dir/keep/etc/s"*
 		sha256sum "$image" >"$BATS_TEST_TMPDIR/image"
-		dd if=/dev/urandom of="$dir/load/big" bs=1M count=64 conv=fsync status=none
+		dd if=/dev/urandom of="$dir/load/big" bs=1M count=32 conv=fsync status=none
 		[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
 		[[ $(stat_of "$image" chunks_stored) -gt 1000 ]]
 		sha256sum -c --quiet "$BATS_TEST_TMPDIR/image"
@@ -349,7 +351,7 @@ own_fs() {
 	done
 	end_background "$CHURN"
 	umount "$dir"
-	fs_whole "$(disk 1)" "$1"
+	fs_whole "$origin" "$1"
 }
 
 @test "diff file: on the origin's own ext4, under load" {
@@ -401,18 +403,22 @@ own_fs() {
 }
 
 @test "diff file: two sessions whose diffs lie on each other's origins, under load (I1 I2)" {
-	local dir a b
-	fs_on "$(disk 1)" ext4
+	local dir a b one two
+	partition "$(disk 1)" 256M
+	partition "$(disk 3)" 256M
+	one=$(part "$(disk 1)" 1)
+	two=$(part "$(disk 3)" 1)
+	fs_on "$one" ext4
 	a=$dir
-	fs_on "$(disk 3)" ext4
+	fs_on "$two" ext4
 	b=$dir
 	fallocate -l 64M "$a/data"
 	fallocate -l 64M "$b/data"
 	sync
-	session_make s "$b/diff" "$(disk 1)"
-	put "$SESSIONS/s/diff_limit" 300M
-	session_make t "$a/diff" "$(disk 3)"
-	put "$SESSIONS/t/diff_limit" 300M
+	session_make s "$b/diff" "$one"
+	put "$SESSIONS/s/diff_limit" 100M
+	session_make t "$a/diff" "$two"
+	put "$SESSIONS/t/diff_limit" 100M
 	session_take s
 	session_take t
 	sha256sum "$(image_of s s1)" "$(image_of t s1)" >"$BATS_TEST_TMPDIR/images"
@@ -427,8 +433,8 @@ own_fs() {
 	session_destroy s
 	session_destroy t
 	umount "$a" "$b"
-	fs_whole "$(disk 1)" ext4
-	fs_whole "$(disk 3)" ext4
+	fs_whole "$one" ext4
+	fs_whole "$two" ext4
 }
 
 @test "diff file: on a volume above an origin's disk (EXDEV), and a file is not left there" {
