@@ -32,13 +32,15 @@
 
 /**
  * struct segment - one file
- * @node: in its storage's list
+ * @storage: which it is for; set once
+ * @node: in its list
  * @file: open
  * @pin: NULL until its blocks are known
  * @made: by us, with a name: it is removed in the end
  * @grown: by us, from nothing: it is made empty again in the end
  */
 struct segment {
+	struct diff_storage_file *storage;
 	struct list_head node;
 	struct file *file;
 	struct pinned_file *pin;
@@ -74,13 +76,16 @@ static struct segment *file_first(struct diff_storage_file *self)
 
 /* Segments */
 
-static struct segment *segment_open(const char *path, int flags)
+static struct segment *segment_open(struct diff_storage_file *self,
+				    const char *path, int flags)
 {
 	struct segment *segment = kzalloc(sizeof(*segment), GFP_KERNEL);
 	int ret;
 
 	if (!segment)
 		return ERR_PTR(-ENOMEM);
+	segment->storage = self;
+	INIT_LIST_HEAD(&segment->node);
 	segment->file = filp_open(path, O_RDWR | O_LARGEFILE | flags,
 				  SEGMENT_MODE);
 	ret = PTR_ERR_OR_ZERO(segment->file);
@@ -179,53 +184,43 @@ static int file_add_segment(struct diff_storage_file *self,
 	return pinned_file_each(segment->pin, file_add_piece, self);
 }
 
-/* What the owner says is asked before the work, and again for the result. */
-static int file_map_segment(struct diff_storage_file *self,
-			    struct segment *segment)
+static int file_map_segment(struct segment *segment)
 {
-	struct diff_storage *storage = &self->storage;
-	void *owner = storage->config.owner;
-	int ret;
+	struct diff_storage_file *self = segment->storage;
+	int ret = segment_pin(segment);
 
-	ret = self->owner->begin_map(owner, storage->bdev);
 	if (ret)
 		return ret;
-	ret = segment_pin(segment);
-	if (!ret && pinned_file_bdev(segment->pin) != storage->bdev)
-		ret = -EXDEV;
-	if (!ret)
-		ret = file_add_segment(self, segment);
-	self->owner->end_map(owner);
-	return ret;
+	if (pinned_file_bdev(segment->pin) != self->storage.bdev)
+		return -EXDEV;
+	return file_add_segment(self, segment);
 }
 
 static struct segment *file_new_segment(struct diff_storage_file *self)
 {
-	struct segment *segment = segment_open(self->directory, O_TMPFILE);
-
-	if (!IS_ERR(segment))
-		INIT_LIST_HEAD(&segment->node);
-	return segment;
+	return segment_open(self, self->directory, O_TMPFILE);
 }
 
 /* Growing */
 
+/* The owner is asked before the work, and again for its result. */
 static int file_grow_by(struct diff_storage_file *self, u64 bytes)
 {
 	struct diff_storage *storage = &self->storage;
+	void *owner = storage->config.owner;
 	struct segment *segment;
 	int ret;
 
-	ret = self->owner->begin_map(storage->config.owner, storage->bdev);
+	ret = self->owner->map(owner, storage->bdev, NULL, NULL);
 	if (ret)
 		return ret;
-	self->owner->end_map(storage->config.owner);
 	segment = file_new_segment(self);
 	if (IS_ERR(segment))
 		return PTR_ERR(segment);
 	ret = segment_allocate(segment, bytes);
 	if (!ret)
-		ret = file_map_segment(self, segment);
+		ret = self->owner->map(owner, storage->bdev, file_map_segment,
+				       segment);
 	if (list_empty(&segment->node))
 		segment_close(segment);
 	return ret;
@@ -384,11 +379,11 @@ static char *file_parent(const char *path)
 static int file_open_first(struct diff_storage_file *self)
 {
 	const char *path = self->target.path;
-	struct segment *segment = segment_open(path, O_CREAT);
+	struct segment *segment = segment_open(self, path, O_CREAT);
 	bool directory = segment == ERR_PTR(-EISDIR);
 
 	if (directory)
-		segment = segment_open(path, O_TMPFILE);
+		segment = segment_open(self, path, O_TMPFILE);
 	if (IS_ERR(segment))
 		return PTR_ERR(segment);
 	segment->made = !directory && segment->file->f_mode & FMODE_CREATED;

@@ -8,21 +8,22 @@ struct block_device;
 struct diff_storage;
 struct diff_storage_config;
 struct diff_target;
+struct segment;
 
 /**
  * struct diff_file_ops - what a storage of files asks its owner
  * @trim: leaves out of a piece of @bdev what must not be used, by moving @first
  *	(up) or @end (down). May sleep
- * @begin_map: may a piece of @bdev become part of the storage now? If it returns
- *	0, nothing that changes the answer happens until @end_map. May sleep.
- *	-EXDEV if not
- * @end_map: ends that
+ * @map: calls @map, which makes @segment a part of the storage, unless @bdev may
+ *	not be used now; nothing that changes the answer happens meanwhile. May
+ *	sleep. Returns what that does, or -EXDEV. With NULL it only answers
  */
 struct diff_file_ops {
 	void (*trim)(void *owner, struct block_device *bdev, sector_t *first,
 		     sector_t *end);
-	int (*begin_map)(void *owner, struct block_device *bdev);
-	void (*end_map)(void *owner);
+	int (*map)(void *owner, struct block_device *bdev,
+		   int (*map)(struct segment *segment),
+		   struct segment *segment);
 };
 
 /**

@@ -9,7 +9,7 @@ struct file;
 struct pinned_file;
 
 /**
- * pinned_file_fn - is told of a piece of a file
+ * typedef pinned_file_fn - is told of a piece of a file
  * @owner: as it was given to pinned_file_each()
  * @bdev: the device
  * @first: first sector there

@@ -338,24 +338,22 @@ static void take_trim(void *owner, struct block_device *bdev, sector_t *first,
  * A piece that is mapped while an area of its disk is active, or about to be, is
  * not known to that: what is stored there would be preserved, and so on.
  */
-static int take_begin_map(void *owner, struct block_device *bdev)
+static int take_map(void *owner, struct block_device *bdev,
+		    int (*map)(struct segment *segment),
+		    struct segment *segment)
 {
+	int ret = -EXDEV;
+
 	mutex_lock(&ranges_mutex);
 	if (!tracker_disk_has_areas(bdev->bd_disk))
-		return 0;
+		ret = map ? map(segment) : 0;
 	mutex_unlock(&ranges_mutex);
-	return -EXDEV;
-}
-
-static void take_end_map(void *owner)
-{
-	mutex_unlock(&ranges_mutex);
+	return ret;
 }
 
 static const struct diff_file_ops take_file_ops = {
 	.trim = take_trim,
-	.begin_map = take_begin_map,
-	.end_map = take_end_map,
+	.map = take_map,
 };
 
 static u64 take_origin_bytes(struct session *session)

@@ -221,6 +221,16 @@ on_fs() {
 	session_destroy s
 }
 
+# state_is STATE
+state_is() {
+	[[ $(session_get s state) == "$1" ]]
+}
+
+# larger_than BYTES: the difference storage is.
+larger_than() {
+	[[ $(session_get s diff_size) -gt $1 ]]
+}
+
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 @test "diff file: sizes that nobody has set" {
@@ -253,7 +263,7 @@ on_fs() {
 	[[ $(ls "$dir") == $'diff\nlost+found' ]]
 	cmp -n $((400 << 20)) "$image" /dev/zero
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=700 oflag=direct conv=notrunc status=none
-	wait_until 20 eval '[[ $(session_get s state) == overflow ]]'
+	wait_until 20 state_is overflow
 	[[ $(session_get s error) == "ENOSPC: difference storage full at $((512 << 20)) bytes" ]]
 	log_has 'low_space'
 	session_destroy s
@@ -276,7 +286,7 @@ on_fs() {
 	[[ $(session_get s state) == active ]]
 	refused s EINVAL put "$SESSIONS/s/diff_limit" 32M
 	put "$SESSIONS/s/diff_limit" 400M
-	wait_until 20 eval '[[ $(session_get s diff_size) -gt $((64 << 20)) ]]'
+	wait_until 20 larger_than $((64 << 20))
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=300 oflag=direct conv=notrunc status=none
 	[[ $(session_get s state) == active ]]
 	[[ $(grep -c '^BLKSNAP_EVENT=low_space' "$events") -eq 1 ]]
@@ -299,7 +309,7 @@ on_fs() {
 	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
 	session_destroy t
 	put "$SESSIONS/s/diff_limit" 256M
-	wait_until 20 eval '[[ $(session_get s diff_size) -gt $((64 << 20)) ]]'
+	wait_until 20 larger_than $((64 << 20))
 	session_destroy s
 }
 
@@ -307,6 +317,7 @@ on_fs() {
 
 # churn DIR: files come and go there until the test ends it.
 churn() {
+	# shellcheck disable=SC2016 # the inner shell expands these
 	background bash -c 'n=0; while :; do
 		dd if=/dev/urandom of="$0/f.$((n % 8))" bs=64k count=$((1 + RANDOM % 40)) conv=fsync status=none
 		n=$((n + 1)); [[ $((n % 5)) -ne 0 ]] || rm -f "$0/f.$((RANDOM % 8))"
@@ -362,7 +373,6 @@ own_fs() {
 	own_fs xfs norecovery,nouuid
 }
 
-# region IMAGE: a byte range of it that reads as zeroes although the origin's file there is used: prints its offset.
 @test "diff file: an image is written to where the difference storage is" {
 	local dir image at
 	fs_on "$(disk 1)" ext4
