@@ -319,16 +319,16 @@ larger_than() {
 churn() {
 	# shellcheck disable=SC2016 # the inner shell expands these
 	background bash -c 'n=0; while :; do
-		dd if=/dev/urandom of="$0/f.$((n % 8))" bs=64k count=$((1 + RANDOM % 40)) conv=fsync status=none
-		n=$((n + 1)); [[ $((n % 5)) -ne 0 ]] || rm -f "$0/f.$((RANDOM % 8))"
+		dd if=/dev/urandom of="$0/f.$((n % 8))" bs=64k count=$((1 + RANDOM % 20)) conv=fsync status=none
+		n=$((n + 1)); [[ $((n % 5)) -ne 0 ]] || rm -f "$0/f.$((RANDOM % 8))"; sleep 0.3
 	done' "$1"
 	CHURN=$BACKGROUND
 }
 
-# own_fs TYPE: the diff in a file of the origin's own file system, under load.
+# own_fs TYPE OPTIONS: the diff in a file of the origin's own file system, under load.
 own_fs() {
 	local dir image round origin
-	partition "$(disk 1)" 320M
+	partition "$(disk 1)" 400M
 	origin=$(part "$(disk 1)" 1)
 	fs_on "$origin" "$1"
 	mkdir "$dir/load" "$dir/keep"
@@ -338,23 +338,24 @@ own_fs() {
 	churn "$dir/load"
 	for round in 1 2; do
 		session_make s "$dir/diff" "$origin"
-		put "$SESSIONS/s/diff_limit" 100M
+		put "$SESSIONS/s/diff_limit" 160M
 		session_take s
-		[[ $(session_get s diff_size) -ge $((99 << 20)) ]]
+		[[ $(session_get s diff_size) -ge $((159 << 20)) ]]
 		image=$(image_of s s1)
 		rm -rf "$dir/keep/etc/s"*
 		sha256sum "$image" >"$BATS_TEST_TMPDIR/image"
-		dd if=/dev/urandom of="$dir/load/big" bs=1M count=32 conv=fsync status=none
+		dd if=/dev/urandom of="$dir/load/big" bs=1M count=24 conv=fsync status=none
 		[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
 		[[ $(stat_of "$image" chunks_stored) -gt 1000 ]]
 		sha256sum -c --quiet "$BATS_TEST_TMPDIR/image"
 		mkdir -p /mnt/test-image
-		mount -o "ro,${2:-norecovery}" "$image" /mnt/test-image
+		mount -o "$2" "$image" /mnt/test-image
 		if [[ $round -eq 1 ]]; then
 			(cd /mnt/test-image/keep && sha256sum -c --quiet "$BATS_TEST_TMPDIR/sums")
 		fi
 		# The file is there, and reads as zeroes.
 		zeroes /mnt/test-image/diff
+		[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
 		umount /mnt/test-image
 		fs_whole "$image" "$1"
 		session_destroy s
@@ -366,11 +367,11 @@ own_fs() {
 }
 
 @test "diff file: on the origin's own ext4, under load" {
-	own_fs ext4
+	own_fs ext4 ro,norecovery
 }
 
 @test "diff file: on the origin's own XFS, under load" {
-	own_fs xfs norecovery,nouuid
+	own_fs xfs nouuid
 }
 
 @test "diff file: an image is written to where the difference storage is" {
@@ -414,8 +415,8 @@ own_fs() {
 
 @test "diff file: two sessions whose diffs lie on each other's origins, under load (I1 I2)" {
 	local dir a b one two
-	partition "$(disk 1)" 256M
-	partition "$(disk 3)" 256M
+	partition "$(disk 1)" 512M
+	partition "$(disk 3)" 512M
 	one=$(part "$(disk 1)" 1)
 	two=$(part "$(disk 3)" 1)
 	fs_on "$one" ext4
@@ -425,10 +426,13 @@ own_fs() {
 	fallocate -l 64M "$a/data"
 	fallocate -l 64M "$b/data"
 	sync
+	# What the second one stores the first one has to preserve. It begins with all that it needs, since it cannot grow
+	# while the other one's snapshot is active there.
 	session_make s "$b/diff" "$one"
-	put "$SESSIONS/s/diff_limit" 100M
+	put "$SESSIONS/s/diff_limit" 220M
+	put "$SESSIONS/s/diff_low" 110M
 	session_make t "$a/diff" "$two"
-	put "$SESSIONS/t/diff_limit" 100M
+	put "$SESSIONS/t/diff_limit" 220M
 	session_take s
 	session_take t
 	sha256sum "$(image_of s s1)" "$(image_of t s1)" >"$BATS_TEST_TMPDIR/images"
@@ -455,4 +459,5 @@ own_fs() {
 	refused_take s EXDEV
 	[[ ! -e $dir/diff ]]
 	session_destroy s
+	umount "$dir"
 }
