@@ -30,6 +30,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
+#include "compat/work.h"
 #include "diff_storage.h"
 #include "gate.h"
 #include "image.h"
@@ -283,7 +284,7 @@ static void snapshot_area_failed(void *owner, struct diff_area *area, bool share
 
 	if (shared)
 		WRITE_ONCE(snapshot->shared_failure, true);
-	queue_work(system_unbound_wq, &snapshot->session->fail_work);
+	compat_queue_unbound(&snapshot->session->fail_work);
 }
 
 static int snapshot_pick_granule(struct snapshot *snapshot, long *granule)
@@ -689,7 +690,7 @@ static int __session_take(struct session *session)
 	take_succeed(session);
 	WRITE_ONCE(session->active, true);
 	/* In case that an area has failed already. */
-	queue_work(system_unbound_wq, &session->fail_work);
+	compat_queue_unbound(&session->fail_work);
 	return 0;
 
 out_snapshots:
