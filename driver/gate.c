@@ -52,6 +52,7 @@
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 
+#include "compat/disk.h"
 #include "filter.h"
 #include "gate.h"
 
@@ -504,7 +505,7 @@ static int gate_flush_queue(struct gate *gate, unsigned long deadline)
 	blk_freeze_queue_start(q);
 	if (left <= 0 || !blk_mq_freeze_queue_wait_timeout(q, left))
 		ret = -ETIMEDOUT;
-	blk_mq_unfreeze_queue(q);
+	compat_queue_unfreeze(q);
 	return ret;
 }
 

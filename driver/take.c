@@ -32,6 +32,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 
+#include "compat/work.h"
 #include "diff_storage.h"
 #include "diff_storage_file.h"
 #include "gate.h"
@@ -476,7 +477,7 @@ static void snapshot_area_failed(void *owner, struct diff_area *area, bool share
 
 	if (shared)
 		WRITE_ONCE(snapshot->shared_failure, true);
-	queue_work(system_unbound_wq, &snapshot->session->fail_work);
+	compat_queue_unbound(&snapshot->session->fail_work);
 }
 
 static int snapshot_create_area(struct snapshot *snapshot)
@@ -914,7 +915,7 @@ static int __session_take(struct session *session)
 	session_apply_marks(session);
 	WRITE_ONCE(session->active, true);
 	/* In case that an area has failed already. */
-	queue_work(system_unbound_wq, &session->fail_work);
+	compat_queue_unbound(&session->fail_work);
 	return 0;
 
 out_snapshots:

@@ -2,16 +2,23 @@
 #ifndef BLKSNAP_COMPAT_DISK_H
 #define BLKSNAP_COMPAT_DISK_H
 
+#include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 
-/*
- * A bio-based disk with these block sizes, in bytes. Until 6.9 (74fa8f9c553f
- * "block: pass a queue_limits argument to blk_alloc_disk") limits were set one
- * by one after the allocation.
- */
+#include "probed/all.h"
+
+/* A bio-based disk with these block sizes, in bytes. */
 static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 						unsigned int physical)
 {
+#ifdef HAVE_ALLOC_DISK_LIMITS
+	struct queue_limits limits = {
+		.logical_block_size = logical,
+		.physical_block_size = physical,
+	};
+
+	return blk_alloc_disk(&limits, NUMA_NO_NODE);
+#else
 	struct gendisk *disk = blk_alloc_disk(NUMA_NO_NODE);
 
 	if (!disk)
@@ -19,6 +26,17 @@ static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 	blk_queue_logical_block_size(disk->queue, logical);
 	blk_queue_physical_block_size(disk->queue, physical);
 	return disk;
+#endif
+}
+
+/* Undoes blk_freeze_queue_start(). */
+static inline void compat_queue_unfreeze(struct request_queue *q)
+{
+#ifdef HAVE_UNFREEZE_MEMFLAGS
+	blk_mq_unfreeze_queue_nomemrestore(q);
+#else
+	blk_mq_unfreeze_queue(q);
+#endif
 }
 
 #endif

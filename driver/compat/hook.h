@@ -4,23 +4,30 @@
 
 #include <linux/ftrace.h>
 
+#include "probed/all.h"
+
 /*
  * What an ftrace callback may ask of the call that it interrupts: the first
  * argument, and where the call goes on.
- *
- * Until 6.3 (94d095ffa0e1 "ftrace: abstract DYNAMIC_FTRACE_WITH_ARGS
- * accesses") only the instruction pointer had an accessor.
  */
 
 static __always_inline void *compat_hook_arg0(struct ftrace_regs *fregs)
 {
+#ifdef HAVE_FTRACE_ACCESSORS
+	return (void *)ftrace_regs_get_argument(fregs, 0);
+#else
 	return (void *)regs_get_kernel_argument(&fregs->regs, 0);
+#endif
 }
 
 static __always_inline void compat_hook_divert(struct ftrace_regs *fregs,
 					       void (*to)(struct bio *bio))
 {
+#ifdef HAVE_FTRACE_ACCESSORS
+	ftrace_regs_set_instruction_pointer(fregs, (unsigned long)to);
+#else
 	ftrace_instruction_pointer_set(fregs, (unsigned long)to);
+#endif
 }
 
 #endif

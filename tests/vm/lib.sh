@@ -43,7 +43,7 @@ give_back() {
 
 # Prints a release's apt sources, from the mirrors that this machine's apt uses itself.
 apt_sources() {
-	local release=$1 main security
+	local release=${1%-backports} main security
 	mirror() {
 		# shellcheck disable=SC2016 # apt-get expands these
 		apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |
@@ -60,6 +60,7 @@ apt_sources() {
 	[[ $release != sid && $release != unstable ]] || return 0
 	printf 'deb %s %s-updates main\n' "$main" "$release"
 	[[ -z $security ]] || printf 'deb %s %s-security main\n' "$security" "$release"
+	[[ $1 == "$release" ]] || printf 'deb %s %s main\n' "$main" "$1"
 }
 
 # Prints the options that carry this machine's way to its mirrors (proxies and the like) into the root's apt.
