@@ -297,7 +297,7 @@ static void take_low_space(void *owner, u64 free, int err)
 	struct session *session = owner;
 
 	WRITE_ONCE(session->low_space, true);
-	queue_work(system_unbound_wq, &session->fail_work);
+	compat_queue_unbound(&session->fail_work);
 }
 
 /*

@@ -2,15 +2,24 @@
 #ifndef BLKSNAP_COMPAT_FILE_H
 #define BLKSNAP_COMPAT_FILE_H
 
-#include <linux/fileattr.h>
 #include <linux/fs.h>
+#include <linux/fileattr.h>
 #include <linux/mount.h>
 
-/*
- * How a mount maps owners. Until 6.3 (abf08576afe3 "fs: port vfs_*() helpers to
- * struct mnt_idmap") that was a user namespace.
- */
+#include "probed/all.h"
+
+/* How a mount maps owners. */
+#ifdef HAVE_MOUNT_IDMAP
+#define compat_idmap(mnt) mnt_idmap(mnt)
+#else
 #define compat_idmap(mnt) mnt_user_ns(mnt)
+#endif
+
+#ifdef HAVE_FILE_KATTR
+#define compat_file_attr file_kattr
+#else
+#define compat_file_attr fileattr
+#endif
 
 /*
  * Removes a file's name from its directory, the caller holds the directory's
@@ -24,7 +33,7 @@ static inline int compat_unlink(const struct path *path, struct inode *dir)
 /* Switches off copy-on-write for a file that is still empty. */
 static inline int compat_set_nocow(const struct path *path)
 {
-	struct fileattr attr;
+	struct compat_file_attr attr;
 	int ret = vfs_fileattr_get(path->dentry, &attr);
 
 	if (ret)
