@@ -45,6 +45,7 @@
 #include <linux/iopoll.h>
 #include <linux/ktime.h>
 #include <linux/mempool.h>
+#include <linux/module.h>
 #include <linux/part_stat.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rculist.h>
@@ -67,7 +68,7 @@
 
 struct gate {
 	struct hlist_node node;		/* in gates; protected by gates_mutex, RCU */
-	struct gendisk *disk;		/* set once; held */
+	struct gendisk *disk;		/* set once; held, and its driver too */
 	unsigned int users;		/* protected by gates_mutex */
 	unsigned int closed;		/* protected by gates_mutex */
 	bool ending;			/* @destroy_work is due; gates_mutex */
@@ -665,6 +666,7 @@ static bool gate_outlives_writes(struct gate *gate)
 static void gate_destroy(struct work_struct *work)
 {
 	struct gate *gate = container_of(work, struct gate, destroy_work);
+	struct module *owner;
 
 	if (!gate_outlives_writes(gate))
 		return;
@@ -677,7 +679,9 @@ static void gate_destroy(struct work_struct *work)
 	destroy_workqueue(gate->wq);
 	percpu_ref_exit(&gate->writes);
 	mempool_exit(&gate->pool);
+	owner = gate->disk->fops->owner;
 	put_device(disk_to_dev(gate->disk));
+	module_put(owner);
 	kfree(gate);
 	filter_put();
 }
@@ -713,12 +717,18 @@ static struct gate *gate_create(struct gendisk *disk)
 			      PERCPU_REF_ALLOW_REINIT, GFP_KERNEL);
 	if (ret)
 		goto out_pool;
+	/* Nobody may hold it open for as long as this gate has a reference. */
+	ret = -ENXIO;
+	if (!try_module_get(disk->fops->owner))
+		goto out_ref;
 	ret = filter_get();
 	if (ret)
-		goto out_ref;
+		goto out_module;
 	get_device(disk_to_dev(disk));
 	return gate;
 
+out_module:
+	module_put(disk->fops->owner);
 out_ref:
 	percpu_ref_exit(&gate->writes);
 out_pool:

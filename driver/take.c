@@ -5,11 +5,13 @@
  * Everything that can be allocated is, before anything is frozen. Then, with
  * the origins in an order in which what is stacked on top comes first:
  *
- *   sync, freeze        so that file systems are consistent, and quiet
+ *   sync, freeze        so that file systems are consistent, and quiet; change
+ *                       maps are copied in between
  *   close, drain        the gates: what was not passed by now waits; what was
  *                       passed completes. Top down, since what drains from an
  *                       upper device has to pass the gates of lower ones
- *   arm                 the areas: the instant of the snapshot
+ *   arm                 the areas: the instant of the snapshot; change maps
+ *                       are frozen
  *   open, thaw          bottom up
  *   add                 the image disks
  *
@@ -30,6 +32,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
+#include "cbt_map.h"
 #include "diff_storage.h"
 #include "gate.h"
 #include "image.h"
@@ -38,6 +41,7 @@
 #include "sysfs.h"
 #include "take.h"
 #include "tracker.h"
+#include "tracking.h"
 
 /* A granule larger than this part of the memory limit could starve itself. */
 #define GRANULE_SHARE 4
@@ -342,6 +346,7 @@ static int snapshot_create_image(struct snapshot *snapshot)
 		.session = snapshot->session->name,
 		.snapshot = snapshot->name,
 		.groups = sysfs_image_groups,
+		.cbt_groups = sysfs_image_cbt_groups,
 	};
 	int ret;
 
@@ -365,6 +370,23 @@ static int snapshot_attach(struct snapshot *snapshot)
 	return ret;
 }
 
+static int snapshot_prepare_freeze(struct snapshot *snapshot)
+{
+	int ret = tracker_prepare_freeze(snapshot->tracker, &snapshot->freeze);
+
+	if (ret)
+		error_set(&snapshot->error, snapshot->label, ret,
+			  "no memory for a copy of the change map");
+	return ret;
+}
+
+static void snapshot_end_freeze(struct snapshot *snapshot)
+{
+	if (snapshot->freeze)
+		cbt_freeze_end(snapshot->freeze);
+	snapshot->freeze = NULL;
+}
+
 /*
  * The area outlives its image's disk, whose attributes read it, and the tracker
  * outlives the area.
@@ -374,6 +396,7 @@ static void snapshot_teardown(struct snapshot *snapshot)
 	image_destroy(snapshot->image);
 	snapshot->image = NULL;
 	snapshot_destroy_area(snapshot);
+	snapshot_end_freeze(snapshot);
 	tracker_put(snapshot->tracker);
 	snapshot->tracker = NULL;
 }
@@ -388,9 +411,12 @@ static int snapshot_setup(struct snapshot *snapshot)
 	ret = snapshot_attach(snapshot);
 	if (ret)
 		goto out;
-	ret = snapshot_create_area(snapshot);
+	ret = snapshot_prepare_freeze(snapshot);
 	if (ret)
 		goto out_tracker;
+	ret = snapshot_create_area(snapshot);
+	if (ret)
+		goto out_freeze;
 	ret = snapshot_create_image(snapshot);
 	if (ret)
 		goto out_area;
@@ -398,6 +424,8 @@ static int snapshot_setup(struct snapshot *snapshot)
 
 out_area:
 	snapshot_destroy_area(snapshot);
+out_freeze:
+	snapshot_end_freeze(snapshot);
 out_tracker:
 	tracker_put(snapshot->tracker);
 out:
@@ -439,6 +467,35 @@ static int take_setup_snapshots(struct session *session)
 	return 0;
 }
 
+/* Step: the change maps are copied, while writes go on */
+
+static void take_copy_maps(struct session *session)
+{
+	struct snapshot *snapshot;
+	bool any = false;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		if (!snapshot->freeze)
+			continue;
+		cbt_freeze_start(snapshot->freeze);
+		any = true;
+	}
+	if (!any)
+		return;
+	synchronize_rcu(); /* see cbt_freeze_start() */
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (snapshot->freeze)
+			cbt_freeze_copy(snapshot->freeze);
+}
+
+static void take_end_freezes(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		snapshot_end_freeze(snapshot);
+}
+
 /* Step: the file systems are frozen */
 
 static void take_thaw(struct session *session, struct snapshot *from)
@@ -461,6 +518,7 @@ static int take_freeze(struct session *session)
 
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		origin_sync(&snapshot->origin);
+	take_copy_maps(session);
 	list_for_each_entry(snapshot, &session->snapshots, node) {
 		ret = origin_freeze(&snapshot->origin, &snapshot->error,
 				    snapshot->label);
@@ -540,6 +598,10 @@ static void take_arm(struct session *session)
 		snapshot->area->config.drop_discards =
 			snapshot_drops_discards(snapshot);
 		tracker_arm(snapshot->tracker, snapshot->area);
+		if (snapshot->freeze)
+			image_set_cbt(snapshot->image,
+				      tracker_freeze(snapshot->tracker,
+						     snapshot->freeze));
 	}
 }
 
@@ -644,6 +706,7 @@ static int take_armed(struct session *session)
 	int ret;
 
 	ret = take_frozen(session);
+	take_end_freezes(session);
 	if (ret)
 		return ret;
 	ret = take_note_frozen(session);
@@ -673,6 +736,7 @@ static int __session_take(struct session *session)
 	ret = take_check_configured(session);
 	if (ret)
 		goto out;
+	tracking_settle();
 	ret = take_open_origins(session);
 	if (ret)
 		goto out;

@@ -5,8 +5,8 @@
 #include <linux/ftrace.h>
 
 /*
- * What an ftrace callback may ask of the call that it interrupts: the first
- * argument, and where the call goes on.
+ * What an ftrace callback may ask of the call that it interrupts: its
+ * first arguments, and where the call goes on.
  *
  * Until 6.3 (94d095ffa0e1 "ftrace: abstract DYNAMIC_FTRACE_WITH_ARGS
  * accesses") only the instruction pointer had an accessor.
@@ -15,6 +15,11 @@
 static __always_inline void *compat_hook_arg0(struct ftrace_regs *fregs)
 {
 	return (void *)regs_get_kernel_argument(&fregs->regs, 0);
+}
+
+static __always_inline unsigned long compat_hook_arg1(struct ftrace_regs *fregs)
+{
+	return regs_get_kernel_argument(&fregs->regs, 1);
 }
 
 static __always_inline void compat_hook_divert(struct ftrace_regs *fregs,
