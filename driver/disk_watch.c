@@ -28,6 +28,7 @@
 #include <linux/mutex.h>
 #include <linux/rculist.h>
 #include <linux/string.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include "compat/bdev.h"
@@ -39,6 +40,7 @@ enum { WATCH_LOST, WATCH_RENEWED };	/* bits of disk_watch.flags */
 
 static LIST_HEAD(watches);		/* watches_mutex; read under RCU */
 static DEFINE_MUTEX(watches_mutex);
+static bool watch_runs;			/* there are callbacks; watches_mutex */
 
 /* Noticing */
 
@@ -140,6 +142,13 @@ static int watch_function(struct ftrace_ops *ops, const char *function)
 	return ret;
 }
 
+/* At the end only: ftrace does not forget a filter that was freed. */
+static void watch_forget_functions(void)
+{
+	ftrace_free_filter(&capacity_ops);
+	ftrace_free_filter(&partition_ops);
+}
+
 int disk_watch_init(void)
 {
 	int ret;
@@ -150,15 +159,8 @@ int disk_watch_init(void)
 	if (!ret)
 		ret = watch_function(&partition_ops, "bdev_resize_partition");
 	if (ret)
-		disk_watch_exit();
+		watch_forget_functions();
 	return ret;
-}
-
-/* Only here: ftrace does not forget a filter that was freed. */
-void disk_watch_exit(void)
-{
-	ftrace_free_filter(&capacity_ops);
-	ftrace_free_filter(&partition_ops);
 }
 
 static int watch_start(struct block_device *bdev)
@@ -184,12 +186,29 @@ out_capacity:
 	return ret;
 }
 
-/* As the driver core goes, the interface is told of every device once more. */
-static void watch_stop(void)
+/*
+ * Takes a while, in which nobody should wait for the references that whoever
+ * watched is about to give back. The interface is told of every device once
+ * more; nobody hears it.
+ */
+static void watch_stop(struct work_struct *work)
 {
-	class_interface_unregister(&watch_interface);
-	unregister_ftrace_function(&partition_ops);
-	unregister_ftrace_function(&capacity_ops);
+	mutex_lock(&watches_mutex);
+	if (watch_runs && list_empty(&watches)) {
+		class_interface_unregister(&watch_interface);
+		unregister_ftrace_function(&partition_ops);
+		unregister_ftrace_function(&capacity_ops);
+		watch_runs = false;
+	}
+	mutex_unlock(&watches_mutex);
+}
+
+static DECLARE_WORK(watch_stop_work, watch_stop);
+
+void disk_watch_exit(void)
+{
+	flush_work(&watch_stop_work);
+	watch_forget_functions();
 }
 
 int disk_watch_add(struct disk_watch *watch, struct block_device *bdev)
@@ -204,10 +223,12 @@ int disk_watch_add(struct disk_watch *watch, struct block_device *bdev)
 	watch->flags = 0;
 
 	mutex_lock(&watches_mutex);
-	if (list_empty(&watches))
+	if (!watch_runs)
 		ret = watch_start(bdev);
-	if (!ret)
+	if (!ret) {
+		watch_runs = true;
 		list_add_tail_rcu(&watch->node, &watches);
+	}
 	mutex_unlock(&watches_mutex);
 	return ret;
 }
@@ -217,9 +238,9 @@ void disk_watch_del(struct disk_watch *watch)
 	mutex_lock(&watches_mutex);
 	list_del_rcu(&watch->node);
 	if (list_empty(&watches))
-		watch_stop();
+		queue_work(system_unbound_wq, &watch_stop_work);
 	mutex_unlock(&watches_mutex);
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 }
 
 /* The verdict */

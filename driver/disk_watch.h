@@ -49,7 +49,9 @@ enum disk_verdict { DISK_SAME, DISK_RENEWED, DISK_GROWN, DISK_LOST };
 int disk_watch_init(void);
 
 /**
- * disk_watch_exit() - undoes disk_watch_init(). Context: module exit.
+ * disk_watch_exit() - undoes disk_watch_init()
+ *
+ * Context: module exit; nobody watches any more.
  */
 void disk_watch_exit(void);
 

@@ -531,7 +531,7 @@ void gate_unwatch(struct gate *gate, struct gate_watcher *watcher)
 	down_write(&gate->watchers_sem);
 	list_del_rcu(&watcher->node);
 	up_write(&gate->watchers_sem);
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 }
 
 /* Closing and opening */
@@ -660,6 +660,10 @@ static bool gate_outlives_writes(struct gate *gate)
 }
 
 /*
+ * The disk may have gone, and its name, or number, not be free again before this
+ * has given its reference back (md): so grace periods are expedited. Nobody
+ * counts on the end of a gate being cheap.
+ *
  * Then, in this order: no submitter looks at it any more; what it still holds
  * passes, and is complete, as nobody watches; nothing points to it.
  */
@@ -670,12 +674,12 @@ static void gate_destroy(struct work_struct *work)
 
 	if (!gate_outlives_writes(gate))
 		return;
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 	wait_event(gate->none_held, !atomic_long_read(&gate->nr_held));
 	percpu_ref_kill(&gate->writes);
 	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes));
 	/* The last write's completion may still be on its way out of the ref. */
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 	destroy_workqueue(gate->wq);
 	percpu_ref_exit(&gate->writes);
 	mempool_exit(&gate->pool);

@@ -197,7 +197,7 @@ void tracker_set_map(struct tracker *tracker, struct cbt_map *map)
 	spin_unlock(&tracker->map_lock);
 	if (!old)
 		return;
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 	cbt_map_put(old);
 }
 
