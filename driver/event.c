@@ -4,6 +4,7 @@
  */
 #include <linux/blkdev.h>
 #include <linux/kobject.h>
+#include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 
@@ -13,6 +14,17 @@
 #include "sysfs.h"
 
 #define EVENT_VARS 4
+#define EVENT_TRACKING_VARS 3
+
+/* A variable that could not be allocated ends the list: the rest is sent. */
+static void event_send(struct kobject *kobj, char **envp, unsigned int nr)
+{
+	unsigned int i;
+
+	kobject_uevent_env(kobj, KOBJ_CHANGE, envp);
+	for (i = 0; i < nr; i++)
+		kfree(envp[i]);
+}
 
 void event_state_changed(const struct image *image, const char *event)
 {
@@ -27,11 +39,19 @@ void event_state_changed(const struct image *image, const char *event)
 			  MAJOR(config->area->config.origin->bd_dev),
 			  MINOR(config->area->config.origin->bd_dev)),
 	};
-	unsigned int i;
 
 	sysfs_notify(kobj, SYSFS_IMAGE_GROUP, "state");
-	/* A variable that could not be allocated ends the list: send the rest. */
-	kobject_uevent_env(kobj, KOBJ_CHANGE, envp);
-	for (i = 0; i < EVENT_VARS; i++)
-		kfree(envp[i]);
+	event_send(kobj, envp, EVENT_VARS);
+}
+
+void event_tracking_lost(const char *tracker, dev_t origin)
+{
+	char *envp[EVENT_TRACKING_VARS + 1] = {
+		kasprintf(GFP_KERNEL, "BLKSNAP_EVENT=lost"),
+		kasprintf(GFP_KERNEL, "BLKSNAP_TRACKER=%s", tracker),
+		kasprintf(GFP_KERNEL, "BLKSNAP_ORIGIN=%u:%u", MAJOR(origin),
+			  MINOR(origin)),
+	};
+
+	event_send(&THIS_MODULE->mkobj.kobj, envp, EVENT_TRACKING_VARS);
 }

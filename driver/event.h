@@ -2,6 +2,8 @@
 #ifndef BLKSNAP_EVENT_H
 #define BLKSNAP_EVENT_H
 
+#include <linux/types.h>
+
 struct image;
 
 /**
@@ -13,5 +15,15 @@ struct image;
  * Context: may sleep.
  */
 void event_state_changed(const struct image *image, const char *event);
+
+/**
+ * event_tracking_lost() - tells the administrator that a tracker has ended
+ * @tracker: its name
+ * @origin: what it has tracked
+ *
+ * Sends a "change" uevent of the module, as there may be no device any more.
+ * Context: may sleep.
+ */
+void event_tracking_lost(const char *tracker, dev_t origin);
 
 #endif

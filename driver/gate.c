@@ -45,6 +45,7 @@
 #include <linux/iopoll.h>
 #include <linux/ktime.h>
 #include <linux/mempool.h>
+#include <linux/module.h>
 #include <linux/part_stat.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rculist.h>
@@ -68,7 +69,7 @@
 
 struct gate {
 	struct hlist_node node;		/* in gates; protected by gates_mutex, RCU */
-	struct gendisk *disk;		/* set once; held */
+	struct gendisk *disk;		/* set once; held, and its driver too */
 	unsigned int users;		/* protected by gates_mutex */
 	unsigned int closed;		/* protected by gates_mutex */
 	bool ending;			/* @destroy_work is due; gates_mutex */
@@ -531,7 +532,7 @@ void gate_unwatch(struct gate *gate, struct gate_watcher *watcher)
 	down_write(&gate->watchers_sem);
 	list_del_rcu(&watcher->node);
 	up_write(&gate->watchers_sem);
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 }
 
 /* Closing and opening */
@@ -660,25 +661,32 @@ static bool gate_outlives_writes(struct gate *gate)
 }
 
 /*
+ * The disk may have gone, and its name, or number, not be free again before this
+ * has given its reference back (md): so grace periods are expedited. Nobody
+ * counts on the end of a gate being cheap.
+ *
  * Then, in this order: no submitter looks at it any more; what it still holds
  * passes, and is complete, as nobody watches; nothing points to it.
  */
 static void gate_destroy(struct work_struct *work)
 {
 	struct gate *gate = container_of(work, struct gate, destroy_work);
+	struct module *owner;
 
 	if (!gate_outlives_writes(gate))
 		return;
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 	wait_event(gate->none_held, !atomic_long_read(&gate->nr_held));
 	percpu_ref_kill(&gate->writes);
 	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes));
 	/* The last write's completion may still be on its way out of the ref. */
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 	destroy_workqueue(gate->wq);
 	percpu_ref_exit(&gate->writes);
 	mempool_exit(&gate->pool);
+	owner = gate->disk->fops->owner;
 	put_device(disk_to_dev(gate->disk));
+	module_put(owner);
 	kfree(gate);
 	filter_put();
 }
@@ -714,12 +722,18 @@ static struct gate *gate_create(struct gendisk *disk)
 			      PERCPU_REF_ALLOW_REINIT, GFP_KERNEL);
 	if (ret)
 		goto out_pool;
+	/* Nobody may hold it open for as long as this gate has a reference. */
+	ret = -ENXIO;
+	if (!try_module_get(disk->fops->owner))
+		goto out_ref;
 	ret = filter_get();
 	if (ret)
-		goto out_ref;
+		goto out_module;
 	get_device(disk_to_dev(disk));
 	return gate;
 
+out_module:
+	module_put(disk->fops->owner);
 out_ref:
 	percpu_ref_exit(&gate->writes);
 out_pool:

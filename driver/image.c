@@ -14,13 +14,14 @@
 
 #include "compat/bdev.h"
 #include "compat/disk.h"
+#include "cbt_map.h"
 #include "diff_area.h"
 #include "image.h"
 #include "image_read.h"
 #include "image_write.h"
 
 struct image {
-	struct image_config config;	/* set once; owns the names */
+	struct image_config config;	/* set once; owns the names, and cbt */
 	struct gendisk *disk;		/* set once */
 	int index;			/* N of blksnapN; set once */
 	bool added;			/* by image_add(); the take's mutex */
@@ -87,6 +88,7 @@ static void image_free(struct image *image)
 		ida_free(&image_ida, image->index);
 	kfree(image->config.session);
 	kfree(image->config.snapshot);
+	cbt_frozen_free(image->config.cbt);
 	diff_area_put(image->config.area);
 	kfree(image);
 
@@ -197,10 +199,23 @@ struct image *image_create(const struct image_config *config)
 	return ERR_PTR(ret);
 }
 
+void image_set_cbt(struct image *image, struct cbt_frozen *frozen)
+{
+	image->config.cbt = frozen;
+}
+
+struct cbt_frozen *image_cbt(const struct image *image)
+{
+	return image->config.cbt;
+}
+
 int image_add(struct image *image)
 {
-	int ret = device_add_disk(NULL, image->disk, image->config.groups);
+	const struct image_config *config = &image->config;
+	int ret;
 
+	ret = device_add_disk(NULL, image->disk, config->cbt ?
+			      config->cbt_groups : config->groups);
 	image->added = !ret;
 	return ret;
 }

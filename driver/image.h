@@ -5,6 +5,7 @@
 #include <linux/types.h>
 
 struct attribute_group;
+struct cbt_frozen;
 struct diff_area;
 struct gendisk;
 struct image;
@@ -15,12 +16,16 @@ struct image;
  * @session: name of the session
  * @snapshot: name of the snapshot
  * @groups: attributes of the disk, there when its "add" event is sent
+ * @cbt_groups: those of one with a change map
+ * @cbt: the change map, or NULL; see image_set_cbt()
  */
 struct image_config {
 	struct diff_area *area;
 	const char *session;
 	const char *snapshot;
 	const struct attribute_group **groups;
+	const struct attribute_group **cbt_groups;
+	struct cbt_frozen *cbt;
 };
 
 /**
@@ -44,6 +49,21 @@ void image_exit(void);
  * Context: may sleep. Return: the image, or ERR_PTR(-ENOMEM).
  */
 struct image *image_create(const struct image_config *config);
+
+/**
+ * image_set_cbt() - gives it the origin's change map as of the take
+ * @image: not added yet
+ * @frozen: the image's from now on; or NULL
+ *
+ * Context: any.
+ */
+void image_set_cbt(struct image *image, struct cbt_frozen *frozen);
+
+/**
+ * image_cbt() - what image_set_cbt() has given it, or NULL. Context: any.
+ * @image: the image
+ */
+struct cbt_frozen *image_cbt(const struct image *image);
 
 /**
  * image_add() - shows the disk

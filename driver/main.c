@@ -6,6 +6,7 @@
 
 #include "chunk.h"
 #include "configfs.h"
+#include "disk_watch.h"
 #include "gate.h"
 #include "image.h"
 #include "memory.h"
@@ -21,9 +22,12 @@ static int __init blksnap_init(void)
 	ret = gate_init();
 	if (ret)
 		goto out_chunk;
-	ret = image_init();
+	ret = disk_watch_init();
 	if (ret)
 		goto out_gate;
+	ret = image_init();
+	if (ret)
+		goto out_watch;
 	ret = blksnap_configfs_init();
 	if (ret)
 		goto out_image;
@@ -31,6 +35,8 @@ static int __init blksnap_init(void)
 
 out_image:
 	image_exit();
+out_watch:
+	disk_watch_exit();
 out_gate:
 	gate_exit();
 out_chunk:
@@ -42,6 +48,7 @@ static void __exit blksnap_exit(void)
 {
 	blksnap_configfs_exit();
 	image_exit();
+	disk_watch_exit();
 	gate_exit();
 	chunk_exit();
 }

@@ -15,6 +15,7 @@
 
 #define SNAPSHOT_NAME_MAX 64
 
+struct cbt_freeze;
 struct diff_storage;
 struct image;
 struct session;
@@ -36,6 +37,7 @@ struct tracker;
  * @origin: while active
  * @stack: what the origin is built upon; while active
  * @tracker: while active
+ * @freeze: of the tracker's change map, if there is one; during the take
  * @area: while active
  * @image: while active
  * @shared_failure: its area failed for a reason of the session's storage
@@ -59,6 +61,7 @@ struct snapshot {
 	struct origin origin;
 	struct stack stack;
 	struct tracker *tracker;
+	struct cbt_freeze *freeze;
 	struct diff_area *area;
 	struct image *image;
 	bool shared_failure;

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * /sys/block/blksnapN/blksnap/: whose image it is, and its chunk statistics.
+ * /sys/block/blksnapN/cbt/: the origin's change map, if it has a tracker.
  *
  * The files are gone before the area stops, so no reader finds it unusable.
  */
 #include <linux/blkdev.h>
 #include <linux/device.h>
+#include <linux/string.h>
 #include <linux/sysfs.h>
 
+#include "cbt_map.h"
+#include "compat/device.h"
 #include "diff_area.h"
 #include "image.h"
 #include "sysfs.h"
@@ -152,5 +156,86 @@ static const struct attribute_group sysfs_image_group = {
 
 const struct attribute_group *sysfs_image_groups[] = {
 	&sysfs_image_group,
+	NULL
+};
+
+/* The change map. It does not change, and is freed after the files are gone. */
+
+static const struct cbt_frozen *cbt_of(struct device *dev)
+{
+	return image_config_of(dev)->cbt;
+}
+
+static ssize_t cbt_generation_show(struct device *dev,
+				   struct device_attribute *attr, char *page)
+{
+	return sysfs_emit(page, "%pUb\n", &cbt_of(dev)->id.generation);
+}
+
+static ssize_t cbt_number_show(struct device *dev,
+			       struct device_attribute *attr, char *page)
+{
+	return sysfs_emit(page, "%u\n", cbt_of(dev)->id.number);
+}
+
+static ssize_t cbt_base_show(struct device *dev, struct device_attribute *attr,
+			     char *page)
+{
+	const struct cbt_id *base = &cbt_of(dev)->base;
+
+	if (!cbt_id_is(base))
+		return 0;
+	return sysfs_emit(page, "%pUb %u\n", &base->generation, base->number);
+}
+
+static ssize_t cbt_block_size_show(struct device *dev,
+				   struct device_attribute *attr, char *page)
+{
+	return sysfs_emit(page, "%llu\n",
+			  (u64)SECTOR_SIZE << cbt_of(dev)->block_shift);
+}
+
+static ssize_t map_read(struct file *file, struct kobject *kobj,
+			compat_bin_attribute *attr, char *buffer, loff_t pos,
+			size_t count)
+{
+	const struct cbt_frozen *cbt = cbt_of(kobj_to_dev(kobj));
+
+	return memory_read_from_buffer(buffer, count, &pos, cbt->bytes,
+				       cbt->blocks);
+}
+
+#define CBT_ATTR(NAME)						\
+	static struct device_attribute dev_attr_cbt_##NAME =	\
+		__ATTR(NAME, 0444, cbt_##NAME##_show, NULL)
+
+CBT_ATTR(generation);
+CBT_ATTR(number);
+CBT_ATTR(base);
+CBT_ATTR(block_size);
+static BIN_ATTR_RO(map, 0);
+
+static struct attribute *sysfs_cbt_attrs[] = {
+	&dev_attr_cbt_generation.attr,
+	&dev_attr_cbt_number.attr,
+	&dev_attr_cbt_base.attr,
+	&dev_attr_cbt_block_size.attr,
+	NULL
+};
+
+static compat_bin_attr_ptr sysfs_cbt_bin_attrs[] = {
+	&bin_attr_map,
+	NULL
+};
+
+static const struct attribute_group sysfs_cbt_group = {
+	.name = SYSFS_CBT_GROUP,
+	.attrs = sysfs_cbt_attrs,
+	.bin_attrs = sysfs_cbt_bin_attrs,
+};
+
+const struct attribute_group *sysfs_image_cbt_groups[] = {
+	&sysfs_image_group,
+	&sysfs_cbt_group,
 	NULL
 };

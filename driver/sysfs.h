@@ -4,10 +4,14 @@
 
 struct attribute_group;
 
-/* The directory below /sys/block/blksnapN. */
+/* The directories below /sys/block/blksnapN. */
 #define SYSFS_IMAGE_GROUP "blksnap"
+#define SYSFS_CBT_GROUP "cbt"
 
 /* The attributes of an image's disk; see docs/abi/sysfs.md. */
 extern const struct attribute_group *sysfs_image_groups[];
+
+/* The same, and those of its change map. */
+extern const struct attribute_group *sysfs_image_cbt_groups[];
 
 #endif

@@ -5,11 +5,13 @@
  * Everything that can be allocated is, before anything is frozen. Then, with
  * the origins in an order in which what is stacked on top comes first:
  *
- *   sync, freeze        so that file systems are consistent, and quiet
+ *   sync, freeze        so that file systems are consistent, and quiet; change
+ *                       maps are copied in between
  *   close, drain        the gates: what was not passed by now waits; what was
  *                       passed completes. Top down, since what drains from an
  *                       upper device has to pass the gates of lower ones
- *   arm                 the areas: the instant of the snapshot
+ *   arm                 the areas: the instant of the snapshot; change maps
+ *                       are frozen
  *   open, thaw          bottom up
  *   add                 the image disks
  *
@@ -33,6 +35,7 @@
 #include <linux/slab.h>
 
 #include "compat/work.h"
+#include "cbt_map.h"
 #include "diff_storage.h"
 #include "diff_storage_file.h"
 #include "gate.h"
@@ -42,6 +45,7 @@
 #include "sysfs.h"
 #include "take.h"
 #include "tracker.h"
+#include "tracking.h"
 
 /* A granule larger than this part of the memory limit could starve itself. */
 #define GRANULE_SHARE 4
@@ -517,6 +521,7 @@ static int snapshot_create_image(struct snapshot *snapshot)
 		.session = snapshot->session->name,
 		.snapshot = snapshot->name,
 		.groups = sysfs_image_groups,
+		.cbt_groups = sysfs_image_cbt_groups,
 	};
 	int ret;
 
@@ -540,6 +545,23 @@ static int snapshot_attach(struct snapshot *snapshot)
 	return ret;
 }
 
+static int snapshot_prepare_freeze(struct snapshot *snapshot)
+{
+	int ret = tracker_prepare_freeze(snapshot->tracker, &snapshot->freeze);
+
+	if (ret)
+		error_set(&snapshot->error, snapshot->label, ret,
+			  "no memory for a copy of the change map");
+	return ret;
+}
+
+static void snapshot_end_freeze(struct snapshot *snapshot)
+{
+	if (snapshot->freeze)
+		cbt_freeze_end(snapshot->freeze);
+	snapshot->freeze = NULL;
+}
+
 /*
  * The area outlives its image's disk, whose attributes read it, and the tracker
  * outlives the area.
@@ -549,6 +571,7 @@ static void snapshot_teardown(struct snapshot *snapshot)
 	image_destroy(snapshot->image);
 	snapshot->image = NULL;
 	snapshot_destroy_area(snapshot);
+	snapshot_end_freeze(snapshot);
 	tracker_put(snapshot->tracker);
 	snapshot->tracker = NULL;
 }
@@ -563,9 +586,12 @@ static int snapshot_setup(struct snapshot *snapshot)
 	ret = snapshot_attach(snapshot);
 	if (ret)
 		goto out;
-	ret = snapshot_create_area(snapshot);
+	ret = snapshot_prepare_freeze(snapshot);
 	if (ret)
 		goto out_tracker;
+	ret = snapshot_create_area(snapshot);
+	if (ret)
+		goto out_freeze;
 	ret = snapshot_create_image(snapshot);
 	if (ret)
 		goto out_area;
@@ -573,6 +599,8 @@ static int snapshot_setup(struct snapshot *snapshot)
 
 out_area:
 	snapshot_destroy_area(snapshot);
+out_freeze:
+	snapshot_end_freeze(snapshot);
 out_tracker:
 	tracker_put(snapshot->tracker);
 out:
@@ -616,8 +644,13 @@ static int take_setup_snapshots(struct session *session)
 
 /* Step: what belongs to a difference storage is not part of an image */
 
-static int snapshot_exclude(struct snapshot *snapshot,
-			    const struct diff_extent *extent)
+typedef int (*snapshot_range_fn)(struct snapshot *snapshot, sector_t first,
+				 sector_t last);
+
+/* The part of a piece of storage that lies on an origin, if any. */
+static int snapshot_tell_extent(struct snapshot *snapshot,
+				const struct diff_extent *extent,
+				snapshot_range_fn fn)
 {
 	struct block_device *origin = snapshot_bdev(snapshot);
 	sector_t first = extent->first + extent->bdev->bd_start_sect;
@@ -630,11 +663,11 @@ static int snapshot_exclude(struct snapshot *snapshot,
 	end = min(end, start + bdev_nr_sectors(origin));
 	if (first >= end)
 		return 0;
-	return diff_area_exclude(snapshot->area, first - start, end - start - 1);
+	return fn(snapshot, first - start, end - start - 1);
 }
 
-static int take_exclude_storage(struct session *session,
-				struct diff_storage *storage)
+static int take_tell_storage(struct session *session,
+			     struct diff_storage *storage, snapshot_range_fn fn)
 {
 	const struct diff_extent *extent;
 	struct snapshot *snapshot;
@@ -643,21 +676,70 @@ static int take_exclude_storage(struct session *session,
 
 	while (!ret && (extent = diff_storage_next_extent(storage, &pos)))
 		list_for_each_entry(snapshot, &session->snapshots, node)
-			ret = ret ?: snapshot_exclude(snapshot, extent);
+			ret = ret ?: snapshot_tell_extent(snapshot, extent, fn);
 	return ret;
 }
 
-static int take_exclude(struct session *session)
+/* Calls @fn for each range of the origins that belongs to a storage. */
+static int take_tell_storages(struct session *session, snapshot_range_fn fn)
 {
 	struct session *other;
 	int ret;
 
-	ret = take_exclude_storage(session, session->storage);
+	ret = take_tell_storage(session, session->storage, fn);
 	list_for_each_entry(other, &active_sessions, active_node)
-		ret = ret ?: take_exclude_storage(session, other->storage);
-	if (ret)
-		take_error(session, ret, "no memory for the map");
+		ret = ret ?: take_tell_storage(session, other->storage, fn);
 	return ret;
+}
+
+static int snapshot_exclude(struct snapshot *snapshot, sector_t first,
+			    sector_t last)
+{
+	return diff_area_exclude(snapshot->area, first, last);
+}
+
+static int take_exclude(struct session *session)
+{
+	int ret = take_tell_storages(session, snapshot_exclude);
+
+	return ret ? take_error(session, ret, "no memory for the map") : 0;
+}
+
+static int snapshot_mark_excluded(struct snapshot *snapshot, sector_t first,
+				  sector_t last)
+{
+	tracker_mark_diff(snapshot->tracker, image_cbt(snapshot->image), first,
+			  last);
+	return 0;
+}
+
+/* Step: the change maps are copied, while writes go on */
+
+static void take_copy_maps(struct session *session)
+{
+	struct snapshot *snapshot;
+	bool any = false;
+
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		if (!snapshot->freeze)
+			continue;
+		cbt_freeze_start(snapshot->freeze);
+		any = true;
+	}
+	if (!any)
+		return;
+	synchronize_rcu(); /* see cbt_freeze_start() */
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (snapshot->freeze)
+			cbt_freeze_copy(snapshot->freeze);
+}
+
+static void take_end_freezes(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		snapshot_end_freeze(snapshot);
 }
 
 /* Step: the file systems are frozen */
@@ -682,6 +764,7 @@ static int take_freeze(struct session *session)
 
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		origin_sync(&snapshot->origin);
+	take_copy_maps(session);
 	list_for_each_entry(snapshot, &session->snapshots, node) {
 		ret = origin_freeze(&snapshot->origin, &snapshot->error,
 				    snapshot->label);
@@ -761,6 +844,10 @@ static void take_arm(struct session *session)
 		snapshot->area->config.drop_discards =
 			snapshot_drops_discards(snapshot);
 		tracker_arm(snapshot->tracker, snapshot->area);
+		if (snapshot->freeze)
+			image_set_cbt(snapshot->image,
+				      tracker_freeze(snapshot->tracker,
+						     snapshot->freeze));
 	}
 }
 
@@ -868,7 +955,10 @@ static int take_armed(struct session *session)
 	ret = take_exclude(session);
 	if (!ret)
 		ret = take_frozen(session);
+	if (!ret)
+		take_tell_storages(session, snapshot_mark_excluded);
 	mutex_unlock(&ranges_mutex);
+	take_end_freezes(session);
 	if (ret)
 		return ret;
 	ret = take_note_frozen(session);
@@ -898,6 +988,7 @@ static int __session_take(struct session *session)
 	ret = take_check_configured(session);
 	if (ret)
 		goto out;
+	tracking_settle();
 	ret = take_open_origins(session);
 	if (ret)
 		goto out;

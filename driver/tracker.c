@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A tracker follows one origin: a range of a disk. It shows each write of that
- * range to the diff areas that are armed on it, one for each session.
+ * range to the diff areas that are armed on it, one for each session, and marks
+ * it in the change map, if there is one, in the section that passes it.
  */
 #include <linux/blkdev.h>
 #include <linux/mutex.h>
 #include <linux/rculist.h>
 #include <linux/rwsem.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 
+#include "cbt_map.h"
 #include "diff_area.h"
 #include "gate.h"
 #include "tracker.h"
@@ -20,9 +23,10 @@
  * @node: in trackers; protected by trackers_mutex
  * @disk: of the origin; set once, kept by the gate
  * @users: protected by trackers_mutex
- * @takes_discards: the origin takes discards; set once
  * @areas_sem: keeps @areas for the gate's workers
  * @areas: armed ones; protected by @areas_sem, read also under RCU
+ * @map_lock: protects changes of @map
+ * @map: what changed, or NULL; holds a reference; read under RCU
  */
 struct tracker {
 	struct gate_watcher watcher;
@@ -30,9 +34,10 @@ struct tracker {
 	struct list_head node;
 	struct gendisk *disk;
 	unsigned int users;
-	bool takes_discards;
 	struct rw_semaphore areas_sem;
 	struct list_head areas;
+	spinlock_t map_lock;	/* protects changes of @map */
+	struct cbt_map __rcu *map;
 };
 
 static LIST_HEAD(trackers);	/* protected by trackers_mutex */
@@ -53,6 +58,11 @@ static void tracker_clip(const struct tracker *tracker, sector_t *first,
 	*last = min(*last, watcher->last) - watcher->first;
 }
 
+static bool tracker_takes_discards(const struct tracker *tracker)
+{
+	return bdev_max_discard_sectors(tracker->disk->part0);
+}
+
 /*
  * A discard is advisory. While everybody who needs the old content agrees, it
  * is not passed on, so that there is nothing to preserve.
@@ -62,7 +72,7 @@ static bool tracker_drops(const struct tracker *tracker, enum req_op op)
 	struct diff_area *area;
 	bool drops = false;
 
-	if (op != REQ_OP_DISCARD || !tracker->takes_discards)
+	if (op != REQ_OP_DISCARD || !tracker_takes_discards(tracker))
 		return false;
 	list_for_each_entry_rcu(area, &tracker->areas, node,
 				lockdep_is_held(&tracker->areas_sem)) {
@@ -130,8 +140,14 @@ static void tracker_passed(struct gate_watcher *watcher,
 			   const struct origin_write *write)
 {
 	struct tracker *tracker = to_tracker(watcher);
+	struct cbt_map *map = rcu_dereference(tracker->map);
+	sector_t first = write->first, last = write->last;
 	struct diff_area *area;
 
+	if (map) {
+		tracker_clip(tracker, &first, &last);
+		cbt_map_mark(map, first, last);
+	}
 	list_for_each_entry_rcu(area, &tracker->areas, node)
 		diff_area_passed(area, write);
 }
@@ -186,6 +202,121 @@ bool tracker_disk_has_areas(const struct gendisk *disk)
 	return has;
 }
 
+/* The change map */
+
+/* Return: the one that it replaces, to be put after a grace period. */
+static struct cbt_map *__tracker_replace_map(struct tracker *tracker,
+					     struct cbt_map *map)
+{
+	return rcu_replace_pointer(tracker->map, map,
+				   lockdep_is_held(&tracker->map_lock));
+}
+
+void tracker_set_map(struct tracker *tracker, struct cbt_map *map)
+{
+	struct cbt_map *old;
+
+	spin_lock(&tracker->map_lock);
+	old = __tracker_replace_map(tracker, map);
+	spin_unlock(&tracker->map_lock);
+	if (!old)
+		return;
+	synchronize_rcu_expedited();
+	cbt_map_put(old);
+}
+
+struct cbt_map *tracker_get_map(struct tracker *tracker)
+{
+	struct cbt_map *map;
+
+	rcu_read_lock();
+	map = rcu_dereference(tracker->map);
+	/* The tracker's reference lasts for a grace period. */
+	if (map)
+		kref_get(&map->kref);
+	rcu_read_unlock();
+	return map;
+}
+
+void tracker_break_map(struct tracker *tracker)
+{
+	struct cbt_map *map;
+
+	rcu_read_lock();
+	map = rcu_dereference(tracker->map);
+	if (map)
+		WRITE_ONCE(map->broken, true);
+	rcu_read_unlock();
+}
+
+bool tracker_map_is_broken(struct tracker *tracker)
+{
+	bool broken;
+
+	rcu_read_lock();
+	broken = READ_ONCE(rcu_dereference(tracker->map)->broken);
+	rcu_read_unlock();
+	return broken;
+}
+
+int tracker_prepare_freeze(struct tracker *tracker, struct cbt_freeze **freeze)
+{
+	struct cbt_map *map = tracker_get_map(tracker);
+
+	*freeze = NULL;
+	if (!map)
+		return 0;
+	*freeze = cbt_freeze_prepare(map);
+	return *freeze ? 0 : -ENOMEM;
+}
+
+/* No write is passed now: a map that was taken away in time has missed some. */
+static bool __tracker_may_freeze(struct tracker *tracker,
+				 const struct cbt_freeze *freeze)
+{
+	lockdep_assert_held(&tracker->map_lock);
+	return rcu_access_pointer(tracker->map) == freeze->map &&
+	       !READ_ONCE(freeze->map->broken);
+}
+
+struct cbt_frozen *tracker_freeze(struct tracker *tracker,
+				  struct cbt_freeze *freeze)
+{
+	struct cbt_frozen *frozen = NULL;
+
+	cbt_freeze_recopy(freeze); /* most of it, with no lock held */
+	spin_lock(&tracker->map_lock);
+	if (!__tracker_may_freeze(tracker, freeze))
+		goto out;
+	cbt_freeze_finish(freeze);
+	if (freeze->next) {
+		__tracker_replace_map(tracker, freeze->next);
+		freeze->next = NULL;
+		freeze->replaced = true;
+	}
+	frozen = freeze->frozen;
+	freeze->frozen = NULL;
+out:
+	spin_unlock(&tracker->map_lock);
+	return frozen;
+}
+
+void tracker_mark_diff(struct tracker *tracker, struct cbt_frozen *frozen,
+		       sector_t first, sector_t last)
+{
+	struct cbt_map *map;
+
+	rcu_read_lock();
+	map = rcu_dereference(tracker->map);
+	if (map)
+		cbt_map_mark(map, first, last);
+	rcu_read_unlock();
+	if (frozen)
+		cbt_frozen_mark(frozen, first, last);
+}
+
+/* Life */
+
 static struct tracker *tracker_find(const struct block_device *origin)
 {
 	struct tracker *tracker;
@@ -210,13 +341,13 @@ static struct tracker *tracker_create(struct block_device *origin,
 	if (!tracker)
 		return ERR_PTR(-ENOMEM);
 	tracker->disk = origin->bd_disk;
-	tracker->takes_discards = bdev_max_discard_sectors(origin);
 	tracker->watcher.first = origin->bd_start_sect;
 	tracker->watcher.last = origin->bd_start_sect +
 				bdev_nr_sectors(origin) - 1;
 	tracker->watcher.ops = &tracker_ops;
 	init_rwsem(&tracker->areas_sem);
 	INIT_LIST_HEAD(&tracker->areas);
+	spin_lock_init(&tracker->map_lock);
 
 	tracker->gate = gate_get(origin->bd_disk);
 	ret = PTR_ERR_OR_ZERO(tracker->gate);

@@ -73,3 +73,15 @@ int value_parse_size(const char *value, u64 *bytes)
 		ret = -ERANGE;
 	return ret;
 }
+
+int value_parse_range(char *value, u64 *offset, u64 *length)
+{
+	char *second = strchr(value, ' ');
+	int ret;
+
+	if (!second)
+		return -EINVAL;
+	*second++ = '\0';
+	ret = value_parse_size(value, offset);
+	return ret ?: value_parse_size(second, length);
+}

@@ -27,4 +27,14 @@ char *value_get(const char *page, size_t count);
  */
 int value_parse_size(const char *value, u64 *bytes);
 
+/**
+ * value_parse_range() - a range in bytes: "OFFSET LENGTH", with one space
+ * @value: two sizes; is changed
+ * @offset: the first
+ * @length: the second
+ *
+ * Context: any. Return: 0, -EINVAL, or -ERANGE.
+ */
+int value_parse_range(char *value, u64 *offset, u64 *length);
+
 #endif

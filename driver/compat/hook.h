@@ -7,8 +7,8 @@
 #include "probed/all.h"
 
 /*
- * What an ftrace callback may ask of the call that it interrupts: the first
- * argument, and where the call goes on.
+ * What an ftrace callback may ask of the call that it interrupts: its first
+ * arguments, and where the call goes on.
  */
 
 static __always_inline void *compat_hook_arg0(struct ftrace_regs *fregs)
@@ -17,6 +17,15 @@ static __always_inline void *compat_hook_arg0(struct ftrace_regs *fregs)
 	return (void *)ftrace_regs_get_argument(fregs, 0);
 #else
 	return (void *)regs_get_kernel_argument(&fregs->regs, 0);
+#endif
+}
+
+static __always_inline unsigned long compat_hook_arg1(struct ftrace_regs *fregs)
+{
+#ifdef HAVE_FTRACE_ACCESSORS
+	return ftrace_regs_get_argument(fregs, 1);
+#else
+	return regs_get_kernel_argument(&fregs->regs, 1);
 #endif
 }
 

@@ -10,7 +10,7 @@ configured() {
 	shopt -s globstar
 	for file in "$SESSIONS"/** "$TRACKERS"/**; do
 		CONFIGURED+=$file
-		if [[ -f $file && $file != */error ]]; then
+		if [[ -f $file && $file != */error && $file != */dirty ]]; then
 			mapfile -t lines <"$file"
 			CONFIGURED+="=${lines[*]}"
 		fi

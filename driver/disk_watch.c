@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How the end of a disk, and a change of its size, is noticed without holding
+ * it open, so that losetup -d, lvremove and mdadm --stop go on as if nobody
+ * were there (I7).
+ *
+ * The end of a device is told by the driver core, to an interface of the class
+ * that all block devices are in. It tells when the device has left sysfs.
+ *
+ * A change of size nobody tells. Drivers call set_capacity() or
+ * set_capacity_and_notify(), which are exported, so a callback of ftrace sees
+ * the call with the new size, before it takes effect: a device that shrinks and
+ * then grows again is not taken for one that has stayed. It only looks, so
+ * others may do the like with these functions. A partition is resized by
+ * bdev_resize_partition().
+ *
+ * Device-mapper and loop call it also when another table or file of the same
+ * size is put below: then the content may be another one.
+ *
+ * Whoever is told asks for the verdict later, in his own context. It compares
+ * what is there with what was there, so it needs no event to be right, but for
+ * what the flags remember.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/blkdev.h>
+#include <linux/ftrace.h>
+#include <linux/mutex.h>
+#include <linux/rculist.h>
+#include <linux/string.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "compat/bdev.h"
+#include "compat/device.h"
+#include "compat/hook.h"
+#include "disk_watch.h"
+
+enum { WATCH_LOST, WATCH_RENEWED };	/* bits of disk_watch.flags */
+
+static LIST_HEAD(watches);		/* watches_mutex; read under RCU */
+static DEFINE_MUTEX(watches_mutex);
+static bool watch_runs;			/* there are callbacks; watches_mutex */
+
+/* Noticing */
+
+static void watch_tell(struct disk_watch *watch, int flag)
+{
+	set_bit(flag, &watch->flags);
+	watch->event(watch);
+}
+
+/* A device leaves. A partition may come back, when its table is read again. */
+static void watch_removed(COMPAT_CLASS_INTERFACE_PARAMS(dev))
+{
+	struct disk_watch *watch;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(watch, &watches, node) {
+		if (watch->dev != dev->devt)
+			continue;
+		if (watch->partno)
+			watch->event(watch);
+		else
+			watch_tell(watch, WATCH_LOST);
+	}
+	rcu_read_unlock();
+}
+
+static struct class_interface watch_interface = {
+	.remove_dev = watch_removed,
+};
+
+/* A driver that names a size, even the same one, has put something else below. */
+static bool disk_is_renewable(const struct gendisk *disk)
+{
+	return strstarts(disk->disk_name, "dm-") ||
+	       strstarts(disk->disk_name, "loop");
+}
+
+static void watch_resized(struct disk_watch *watch, sector_t sectors)
+{
+	if (sectors <= watch->last)
+		watch_tell(watch, WATCH_LOST);
+	else if (disk_is_renewable(watch->disk))
+		watch_tell(watch, WATCH_RENEWED);
+	else if (!watch->partno && sectors != watch->last + 1)
+		watch_tell(watch, WATCH_RENEWED);
+}
+
+static void notrace watch_capacity(unsigned long ip, unsigned long parent_ip,
+				   struct ftrace_ops *ops,
+				   struct ftrace_regs *fregs)
+{
+	const struct gendisk *disk = compat_hook_arg0(fregs);
+	sector_t sectors = compat_hook_arg1(fregs);
+	struct disk_watch *watch;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(watch, &watches, node)
+		if (watch->disk == disk)
+			watch_resized(watch, sectors);
+	rcu_read_unlock();
+}
+
+static void notrace watch_partition(unsigned long ip, unsigned long parent_ip,
+				    struct ftrace_ops *ops,
+				    struct ftrace_regs *fregs)
+{
+	const struct gendisk *disk = compat_hook_arg0(fregs);
+	unsigned int partno = compat_hook_arg1(fregs);
+	struct disk_watch *watch;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(watch, &watches, node)
+		if (watch->disk == disk && watch->partno == partno)
+			watch->event(watch);
+	rcu_read_unlock();
+}
+
+static struct ftrace_ops capacity_ops = {
+	.func = watch_capacity,
+	.flags = FTRACE_OPS_FL_PERMANENT,
+};
+
+static struct ftrace_ops partition_ops = {
+	.func = watch_partition,
+	.flags = FTRACE_OPS_FL_PERMANENT,
+};
+
+/* Life */
+
+static int watch_function(struct ftrace_ops *ops, const char *function)
+{
+	char name[32];
+	int ret;
+
+	strscpy(name, function, sizeof(name));
+	ret = ftrace_set_filter(ops, name, strlen(name), 0);
+	if (ret)
+		pr_err("cannot find %s: error %d\n", function, ret);
+	return ret;
+}
+
+/* At the end only: ftrace does not forget a filter that was freed. */
+static void watch_forget_functions(void)
+{
+	ftrace_free_filter(&capacity_ops);
+	ftrace_free_filter(&partition_ops);
+}
+
+int disk_watch_init(void)
+{
+	int ret;
+
+	ret = watch_function(&capacity_ops, "set_capacity");
+	if (!ret)
+		ret = watch_function(&capacity_ops, "set_capacity_and_notify");
+	if (!ret)
+		ret = watch_function(&partition_ops, "bdev_resize_partition");
+	if (ret)
+		watch_forget_functions();
+	return ret;
+}
+
+static int watch_start(struct block_device *bdev)
+{
+	int ret;
+
+	ret = register_ftrace_function(&capacity_ops);
+	if (ret)
+		return ret;
+	ret = register_ftrace_function(&partition_ops);
+	if (ret)
+		goto out_capacity;
+	watch_interface.class = disk_to_dev(bdev->bd_disk)->class;
+	ret = class_interface_register(&watch_interface);
+	if (ret)
+		goto out_partition;
+	return 0;
+
+out_partition:
+	unregister_ftrace_function(&partition_ops);
+out_capacity:
+	unregister_ftrace_function(&capacity_ops);
+	return ret;
+}
+
+/*
+ * Takes a while, in which nobody should wait for the references that whoever
+ * watched is about to give back. The interface is told of every device once
+ * more; nobody hears it.
+ */
+static void watch_stop(struct work_struct *work)
+{
+	mutex_lock(&watches_mutex);
+	if (watch_runs && list_empty(&watches)) {
+		class_interface_unregister(&watch_interface);
+		unregister_ftrace_function(&partition_ops);
+		unregister_ftrace_function(&capacity_ops);
+		watch_runs = false;
+	}
+	mutex_unlock(&watches_mutex);
+}
+
+static DECLARE_WORK(watch_stop_work, watch_stop);
+
+void disk_watch_exit(void)
+{
+	flush_work(&watch_stop_work);
+	watch_forget_functions();
+}
+
+int disk_watch_add(struct disk_watch *watch, struct block_device *bdev)
+{
+	int ret = 0;
+
+	watch->disk = bdev->bd_disk;
+	watch->dev = bdev->bd_dev;
+	watch->partno = compat_bdev_partno(bdev);
+	watch->first = bdev->bd_start_sect;
+	watch->last = bdev->bd_start_sect + bdev_nr_sectors(bdev) - 1;
+	watch->flags = 0;
+
+	mutex_lock(&watches_mutex);
+	if (!watch_runs)
+		ret = watch_start(bdev);
+	if (!ret) {
+		watch_runs = true;
+		list_add_tail_rcu(&watch->node, &watches);
+	}
+	mutex_unlock(&watches_mutex);
+	return ret;
+}
+
+void disk_watch_del(struct disk_watch *watch)
+{
+	mutex_lock(&watches_mutex);
+	list_del_rcu(&watch->node);
+	if (list_empty(&watches))
+		queue_work(system_unbound_wq, &watch_stop_work);
+	mutex_unlock(&watches_mutex);
+	synchronize_rcu_expedited();
+}
+
+/* The verdict */
+
+static enum disk_verdict watch_compare(const struct disk_watch *watch,
+				       sector_t first, sector_t sectors)
+{
+	sector_t before = watch->last - watch->first + 1;
+
+	if (first != watch->first || sectors < before)
+		return DISK_LOST;
+	return sectors > before ? DISK_GROWN : DISK_SAME;
+}
+
+/* Whoever reads the table anew drops all partitions first: wait for him. */
+static enum disk_verdict watch_judge_partition(struct disk_watch *watch)
+{
+	enum disk_verdict verdict = DISK_LOST;
+	struct block_device *part;
+
+	mutex_lock(&watch->disk->open_mutex);
+	part = xa_load(&watch->disk->part_tbl, watch->partno);
+	if (part && part->bd_dev == watch->dev)
+		verdict = watch_compare(watch, part->bd_start_sect,
+					bdev_nr_sectors(part));
+	mutex_unlock(&watch->disk->open_mutex);
+	return verdict;
+}
+
+enum disk_verdict disk_watch_verdict(struct disk_watch *watch)
+{
+	enum disk_verdict verdict;
+
+	if (watch->partno)
+		verdict = watch_judge_partition(watch);
+	else
+		verdict = watch_compare(watch, 0, get_capacity(watch->disk));
+	if (test_bit(WATCH_LOST, &watch->flags))
+		return DISK_LOST;
+	if (test_and_clear_bit(WATCH_RENEWED, &watch->flags) &&
+	    verdict == DISK_SAME)
+		return DISK_RENEWED;
+	return verdict;
+}

@@ -1,0 +1,681 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Change tracking: what an administrator types and reads, which blocks the map names, and that it misses none, whoever
+# writes, however sessions overlap, and past the last number of a generation.
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so is its `output`
+load lib/common
+load lib/devices
+load lib/refusals
+
+setup() {
+	common_setup
+	skip_unless_feature cbt
+}
+
+teardown() {
+	common_teardown
+}
+
+UUID='^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'
+
+# tracker_get NAME ATTRIBUTE
+tracker_get() {
+	cat "$TRACKERS/$1/$2"
+}
+
+# cbt_of IMAGE ATTRIBUTE
+cbt_of() {
+	cat "/sys/block/${1##*/}/cbt/$2"
+}
+
+# changed IMAGE: prints BLOCK:NUMBER for each block that has changed, on one line.
+changed() {
+	od -An -v -tu1 -w1 "/sys/block/${1##*/}/cbt/map" | awk '$1 { print NR - 1 ":" $1 + 0 }' | paste -sd' '
+}
+
+# changed_is IMAGE BLOCK:NUMBER...
+changed_is() {
+	local said
+	said=$(changed "$1")
+	[[ $said == "${*:2}" ]] || fail "changed is: $said, not: ${*:2}"
+}
+
+# tracker_refused NAME ERRNO COMMAND...: one line in the log, nothing changed, and the tracker's `error` says so.
+tracker_refused() {
+	local name=$1 said=''
+	shift
+	logged_refusal "$@" || return
+	read -r said <"$TRACKERS/$name/error" || true
+	[[ $said == "$1: "?* ]] || fail "not a text of $1 in the error file of $name: $said"
+}
+
+# written DEVICE OFFSET LENGTH: direct writes of something new there, in one piece.
+written() {
+	head -c "$3" /dev/urandom >"$BATS_TEST_TMPDIR/piece"
+	dd if="$BATS_TEST_TMPDIR/piece" of="$1" bs="$3" count=1 oflag=direct,seek_bytes seek="$2" conv=notrunc status=none
+}
+
+# snap SESSION: taken without waiting for udev; its first image in IMAGE.
+snap() {
+	put "$SESSIONS/$1/active" 1 || fail "not taken: $(cat "$SESSIONS/$1/error")" || return
+	read -r IMAGE <"$SESSIONS/$1/s1/image"
+}
+
+# unsnap SESSION
+unsnap() {
+	put "$SESSIONS/$1/active" 0
+}
+
+# increased IMAGE COPY: brings the copy to the image by the map; fails if the map has missed anything. Numbers in INCREMENT.
+increased() {
+	local code=0
+	INCREMENT=$(increment "$1" "$2" 2>&1) || code=$?
+	[[ $code -eq 0 ]] || fail "increment of $1 ended with code $code:"$'\n'"$INCREMENT"
+}
+
+# increment_value KEY
+increment_value() {
+	sed -n "s/^$1=//p" <<<"$INCREMENT"
+}
+
+# --- attributes ------------------------------------------------------------------------------------------------------
+
+@test "tracking: the attributes that there are, and no others, with their modes" {
+	local sorted
+	mkdir "$TRACKERS/t"
+	run -0 find "$TRACKERS/t" -type f -printf '%m %f\n'
+	sorted=$(sort <<<"$output" | paste -sd' ')
+	[[ $sorted == "200 dirty 444 error 444 generation 444 number 444 state 644 block_size 644 device 644 enabled" ]]
+	rmdir "$TRACKERS/t"
+}
+
+@test "tracking: configured, tracking, configured" {
+	local generation link=/dev/disk/by-id/virtio-t1
+	mkdir "$TRACKERS/t"
+	[[ -z $(tracker_get t device) && -z $(tracker_get t generation) && -z $(tracker_get t error) ]]
+	[[ $(tracker_get t block_size) == 0 && $(tracker_get t enabled) == 0 && $(tracker_get t number) == 0 ]]
+	[[ $(tracker_get t state) == configured ]]
+	put "$TRACKERS/t/device" "$link"
+	[[ $(tracker_get t device) == "$link" ]]
+	put "$TRACKERS/t/enabled" 1
+	[[ $(tracker_get t state) == tracking && $(tracker_get t enabled) == 1 && $(tracker_get t number) == 0 ]]
+	[[ $(tracker_get t block_size) == 65536 ]]
+	generation=$(tracker_get t generation)
+	[[ $generation =~ $UUID ]]
+	put "$TRACKERS/t/enabled" 0
+	[[ $(tracker_get t state) == configured && $(tracker_get t enabled) == 0 && -z $(tracker_get t generation) ]]
+	put "$TRACKERS/t/enabled" 0
+	put "$TRACKERS/t/enabled" 1
+	[[ $(tracker_get t generation) =~ $UUID && $(tracker_get t generation) != "$generation" ]]
+	tracker_destroy t
+}
+
+@test "tracking: names as those of sessions (EINVAL)" {
+	local name
+	for name in .x 'a b' x-part1 "$(printf 'n%.0s' {1..65})" 'a,b'; do
+		logged_refusal EINVAL mkdir "$TRACKERS/$name"
+	done
+	mkdir "$TRACKERS/a._:+-9"
+	rmdir "$TRACKERS/a._:+-9"
+}
+
+@test "tracking: devices that are refused (ENOENT, ENOTBLK, EOPNOTSUPP, EEXIST)" {
+	mkdir "$TRACKERS/t" "$TRACKERS/u"
+	tracker_refused t ENOENT put "$TRACKERS/t/device" /dev/nowhere
+	tracker_refused t ENOTBLK put "$TRACKERS/t/device" /dev/null
+	session_of "$(disk 2)" "$(disk 1)"
+	tracker_refused t EOPNOTSUPP put "$TRACKERS/t/device" "$(image_of s s1)"
+	session_destroy s
+	put "$TRACKERS/t/device" "$(disk 1)"
+	tracker_refused u EEXIST put "$TRACKERS/u/device" /dev/disk/by-id/virtio-t1
+	put "$TRACKERS/t/device" "$(disk 1)"
+	put "$TRACKERS/u/device" "$(disk 3)"
+	rmdir "$TRACKERS/t" "$TRACKERS/u"
+}
+
+@test "tracking: what is refused while it is enabled (EBUSY), and without a device (EINVAL)" {
+	mkdir "$TRACKERS/t"
+	tracker_refused t EINVAL put "$TRACKERS/t/enabled" 1
+	put "$TRACKERS/t/device" "$(disk 1)"
+	tracker_refused t EINVAL put "$TRACKERS/t/enabled" 2
+	tracker_refused t EINVAL put "$TRACKERS/t/enabled" yes
+	tracker_refused t EINVAL put "$TRACKERS/t/dirty" "0 1"
+	put "$TRACKERS/t/enabled" 1
+	[[ -z $(tracker_get t error) ]]
+	tracker_refused t EBUSY put "$TRACKERS/t/enabled" 1
+	tracker_refused t EBUSY put "$TRACKERS/t/device" "$(disk 3)"
+	tracker_refused t EBUSY put "$TRACKERS/t/block_size" 128K
+	silently_refused EBUSY rmdir "$TRACKERS/t"
+	run ! rmmod blksnap
+	tracker_destroy t
+}
+
+@test "tracking: block_size takes suffixes; others than powers of two from 4K to 64M are refused (EINVAL)" {
+	local value
+	mkdir "$TRACKERS/t"
+	put "$TRACKERS/t/device" "$(disk 5)"
+	for value in 4096=4096 4K=4096 1M=1048576 64M=67108864 0=0; do
+		put "$TRACKERS/t/block_size" "${value%=*}"
+		[[ $(tracker_get t block_size) == "${value#*=}" ]]
+	done
+	for value in 2048 4097 96K 128M 1T x -1 ''; do
+		tracker_refused t EINVAL put "$TRACKERS/t/block_size" "$value"
+	done
+	put "$TRACKERS/t/block_size" 1M
+	put "$TRACKERS/t/enabled" 1
+	[[ $(tracker_get t block_size) == 1048576 ]]
+	session_of "$(disk 2)" "$(disk 5)"
+	[[ $(cbt_of "$(image_of s s1)" block_size) == 1048576 ]]
+	[[ $(cbt_of "$(image_of s s1)" map | wc -c) -eq 256 ]]
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: blocks of 64 KiB are doubled as cbt_map_limit demands, and no further (I4)" {
+	local limit size parameter=/sys/module/blksnap/parameters/cbt_map_limit
+	[[ $(cat "$parameter") -ge 1048576 && $(cat "$parameter") -le 67108864 ]]
+	refuses EINVAL put "$parameter" much
+	for limit in 16384=65536 16383=131072 8K=131072 1000=2097152 1=1073741824; do
+		put "$parameter" "${limit%=*}"
+		tracker_make t "$(disk 1)"
+		[[ $(tracker_get t block_size) == "${limit#*=}" ]] || fail "$limit: $(tracker_get t block_size)"
+		tracker_destroy t
+	done
+	put "$parameter" 8K
+	mkdir "$TRACKERS/t"
+	put "$TRACKERS/t/device" "$(disk 1)"
+	put "$TRACKERS/t/block_size" 64K
+	tracker_refused t EINVAL put "$TRACKERS/t/enabled" 1
+	[[ $(tracker_get t state) == configured ]]
+	put "$TRACKERS/t/block_size" 128K
+	put "$TRACKERS/t/enabled" 1
+	tracker_destroy t
+	put "$parameter" 4M
+	for size in 200=65536 65536=16777216; do
+		dmsetup create huge --table "0 $((${size%=*} << 21)) zero"
+		tracker_make t /dev/mapper/huge
+		[[ $(tracker_get t block_size) == "${size#*=}" ]] || fail "${size%=*} GiB: $(tracker_get t block_size)"
+		tracker_destroy t
+		dmsetup remove --retry huge
+	done
+}
+
+@test "tracking: dirty is parsed strictly, and a line out of range refuses the whole write" {
+	local value
+	tracker_make t "$(disk 5)"
+	for value in '' ' ' 0 '0 ' ' 0 1' '0 1 ' '0  1' '0 1 2' $'0 1\n\n0 1' $'\n0 1' 'a b' '-1 4' '0 -1' '0x10 1' '1K,1K' '0 1k'; do
+		tracker_refused t EINVAL put "$TRACKERS/t/dirty" "$value"
+	done
+	for value in '256M 1' '0 268435457' '268435455 2' '0 0' '18446744073709551615 2' $'0 4096\n256M 1'; do
+		tracker_refused t ERANGE put "$TRACKERS/t/dirty" "$value"
+	done
+	session_of "$(disk 2)" "$(disk 5)"
+	changed_is "$(image_of s s1)"
+	session_release s
+	put "$TRACKERS/t/dirty" "0 1"
+	put -n "$TRACKERS/t/dirty" $'128K 64K\n327679 2'
+	put -n "$TRACKERS/t/dirty" $'268435455 1\n'
+	session_take s
+	changed_is "$(image_of s s1)" 0:2 2:2 4:2 5:2 4095:2
+	session_release s
+	put "$TRACKERS/t/dirty" "0 256M"
+	session_take s
+	[[ $(changed "$(image_of s s1)" | wc -w) -eq 4096 ]]
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: an image has cbt only where its origin has a tracker, and keeps it" {
+	local image first
+	tracker_make t "$(disk 1)"
+	session_of "$(disk 2)" "$(disk 1)" "$(disk 3)"
+	image=$(image_of s s1)
+	[[ ! -e /sys/block/$(basename "$(image_of s s2)")/cbt ]]
+	run -0 find "/sys/block/${image##*/}/cbt/" -type f -printf '%m %f\n'
+	[[ $(sort <<<"$output" | paste -sd' ') == "444 base 444 block_size 444 generation 444 map 444 number" ]]
+	[[ $(cbt_of "$image" generation) == "$(tracker_get t generation)" ]]
+	[[ $(cbt_of "$image" number) == 1 && -z $(cbt_of "$image" base) && $(tracker_get t number) == 1 ]]
+	[[ $(cbt_of "$image" map | wc -c) -eq 16384 ]]
+	first=$(cbt_of "$image" generation)
+
+	# Another session has its own, and this one is frozen.
+	written "$(disk 1)" 65536 4096
+	session_make r "$(disk 4)" "$(disk 1)"
+	session_take r
+	[[ $(cbt_of "$(image_of r s1)" number) == 2 ]]
+	changed_is "$(image_of r s1)" 1:2
+	changed_is "$image"
+	session_destroy r
+
+	# It outlives its tracker; and what comes after is another generation.
+	tracker_destroy t
+	[[ $(cbt_of "$image" generation) == "$first" ]]
+	changed_is "$image"
+	tracker_make t "$(disk 1)"
+	session_destroy s
+	session_of "$(disk 2)" "$(disk 1)"
+	[[ $(cbt_of "$(image_of s s1)" generation) != "$first" && $(cbt_of "$(image_of s s1)" number) == 1 ]]
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: a take that fails has no number" {
+	tracker_make t "$(disk 1)"
+	dm_make slow "0 65536 delay $(disk 3) 0 0 $(disk 3) 0 3000"
+	put /sys/module/blksnap/parameters/take_timeout_ms 300
+	tracker_make u /dev/mapper/slow
+	session_make s "$(disk 2)" "$(disk 1)" /dev/mapper/slow
+	background dd if=/dev/zero of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none
+	sleep 0.5
+	refuses ETIMEDOUT put "$SESSIONS/s/active" 1
+	[[ $(tracker_get t number) == 0 && $(tracker_get u number) == 0 ]]
+	wait "$BACKGROUND"
+	session_take s
+	[[ $(tracker_get t number) == 1 && $(tracker_get u number) == 1 ]]
+	session_destroy s
+	tracker_destroy t
+	tracker_destroy u
+}
+
+@test "tracking: without a tracker that is enabled there is no hook (I6)" {
+	local functions=/sys/kernel/tracing/enabled_functions
+	mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
+	mkdir "$TRACKERS/t"
+	put "$TRACKERS/t/device" "$(disk 1)"
+	run ! grep -Eq '^(submit_bio_noacct|set_capacity)' "$functions"
+	put "$TRACKERS/t/enabled" 1
+	grep -q '^submit_bio_noacct' "$functions"
+	grep -q '^set_capacity' "$functions"
+	put "$TRACKERS/t/enabled" 0
+	unhooked() {
+		! grep -Eq '^(submit_bio_noacct|set_capacity|bdev_resize_partition)' "$functions"
+	}
+	wait_until 10 unhooked
+	rmdir "$TRACKERS/t"
+}
+
+# --- what is marked --------------------------------------------------------------------------------------------------
+
+@test "tracking: a write marks the blocks that it touches, with the number of its interval" {
+	local dev
+	dev=$(disk 5)
+	tracker_make t "$dev"
+	session_make s "$(disk 2)" "$dev"
+	written "$dev" 0 512
+	written "$dev" 131071K 2048
+	written "$dev" $((5 * 65536 - 512)) 1024
+	snap s
+	changed_is "$IMAGE" 0:1 4:1 5:1 2047:1 2048:1
+	unsnap s
+	written "$dev" 0 4096
+	written "$dev" $((268435456 - 512)) 512
+	snap s
+	changed_is "$IMAGE" 0:2 4:1 5:1 2047:1 2048:1 4095:2
+	# While a session is active, too: first overwrites and others.
+	written "$dev" 65536 4096
+	written "$dev" 65536 4096
+	unsnap s
+	snap s
+	changed_is "$IMAGE" 0:2 1:3 4:1 5:1 2047:1 2048:1 4095:2
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: zeroes and discards that are passed are marked, discards that are dropped are not" {
+	local dev
+	dev=$(disk 5)
+	tracker_make t "$dev"
+	session_make s "$(disk 2)" "$dev"
+	blkdiscard -f -o 1M -l 64K "$dev"
+	blkdiscard -f -z -o 2M -l 128K "$dev"
+	snap s
+	changed_is "$IMAGE" 16:1 32:1 33:1
+	blkdiscard -f -o 3M -l 64K "$dev"
+	blkdiscard -f -z -o 4M -l 64K "$dev"
+	[[ $(stat_of "$IMAGE" discards_dropped) -eq 65536 ]]
+	unsnap s
+	put "$SESSIONS/s/s1/discard" preserve
+	snap s
+	changed_is "$IMAGE" 16:1 32:1 33:1 64:2
+	blkdiscard -f -o 5M -l 64K "$dev"
+	unsnap s
+	snap s
+	changed_is "$IMAGE" 16:1 32:1 33:1 64:2 80:3
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: what is written to an image marks nothing on its origin" {
+	tracker_make t "$(disk 1)"
+	session_of "$(disk 2)" "$(disk 1)"
+	written "$(image_of s s1)" 1048576 65536
+	session_make r "$(disk 4)" "$(disk 1)"
+	session_take r
+	changed_is "$(image_of r s1)"
+	session_destroy r
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: a partition's tracker sees writes to the whole disk, and the reverse" {
+	local dev one two
+	dev=$(disk 1)
+	partition "$dev" 64M 64M
+	one=$(part "$dev" 1) two=$(part "$dev" 2)
+	tracker_make t "$one"
+	tracker_make u "$two"
+	tracker_make w "$dev"
+	session_make s "$(disk 2)" "$one" "$two"
+	# The second partition begins at 65 MiB.
+	written "$dev" 2M 4096
+	written "$dev" $((65 * 1024 * 1024 - 512)) 1024
+	written "$two" 1M 4096
+	session_take s
+	changed_is "$(image_of s s1)" 16:1 1023:1
+	changed_is "$(image_of s s2)" 0:1 16:1
+	[[ $(tracker_get w number) == 0 ]]
+	session_destroy s
+	session_of "$(disk 2)" "$dev"
+	changed_is "$(image_of s s1)" 32:1 1039:1 1040:1 1056:1
+	session_destroy s
+	tracker_destroy w
+	tracker_destroy u
+	tracker_destroy t
+}
+
+# --- an oracle: the image itself, byte for byte ----------------------------------------------------------------------
+
+# random_writes DEVICE COUNT LENGTH: buffered, direct, mmapped, NOWAIT and polled ones, anywhere.
+random_writes() {
+	stamp storm "$1" - --seed "$RANDOM" --taken-seq 1 --count "$2" --writers 2 --mode mix --max-size 16K --length "$3" \
+		>/dev/null 2>&1 || [[ $? -eq 1 ]]
+}
+
+@test "tracking: full and increments are the image: mixed writes, zeroes, discards, dirty, mkfs" {
+	local dev copy=$BATS_TEST_TMPDIR/copy i
+	dm_linear origin "$(disk 1)" $((32 << 11))
+	dev=/dev/mapper/origin
+	tracker_make t "$dev" 4K
+	session_make s "$(disk 2)" "$dev"
+	for i in {1..15}; do
+		case $((i % 5)) in
+		0) blkdiscard -f -z -o $((i * 1048576)) -l 60K "$dev" ;;
+		1) random_writes "$dev" 40 32M ;;
+		2) blkdiscard -f -o $((i * 1048576)) -l 300K "$dev" ;;
+		3) mkfs.ext4 -qF "$dev" ;;
+		4) put "$TRACKERS/t/dirty" "$((i * 1048576)) 8K" ;;
+		esac
+		random_writes "$dev" 10 32M
+		snap s
+		increased "$IMAGE" "$copy"
+		[[ $i -eq 1 || $(increment_value mode) == increment ]]
+		# While the session is active as well.
+		random_writes "$dev" 10 32M
+		unsnap s
+	done
+	cmp "$copy" "$dev" && fail 'the copy is what came after the last snapshot'
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: full and increments are the image: a file system in use, on a partition" {
+	local dev copy=$BATS_TEST_TMPDIR/copy i dir
+	partition "$(disk 1)" 48M
+	dev=$(part "$(disk 1)" 1)
+	mkfs.ext4 -q "$dev"
+	dir=$(mount_test "$dev" fs discard)
+	tracker_make t "$dev" 4K
+	session_make s "$(disk 2)" "$dev"
+	for i in {1..8}; do
+		cp -r /usr/share/doc/bash "$dir/$i" 2>/dev/null || mkdir "$dir/$i"
+		head -c 300K /dev/urandom >"$dir/$i/random"
+		[[ $i -lt 4 ]] || rm -r "${dir:?}/$((i - 3))"
+		[[ $((i % 3)) -ne 0 ]] || fstrim "$dir"
+		snap s
+		increased "$IMAGE" "$copy"
+		[[ $i -eq 1 || $(increment_value mode) == increment ]]
+		touch "$dir/after-$i"
+		unsnap s
+	done
+	session_destroy s
+	fsck.ext4 -fn "$copy" >/dev/null
+	tracker_destroy t
+}
+
+@test "tracking: full and increments are the image, over 300 snapshots and past the last number" {
+	local dev copy=$BATS_TEST_TMPDIR/copy i wraps=0 first second
+	dm_linear origin "$(disk 1)" $((2 << 11))
+	dev=/dev/mapper/origin
+	tracker_make t "$dev" 4K
+	first=$(tracker_get t generation)
+	session_make s "$(disk 2)" "$dev"
+	for ((i = 1; i <= 300; i++)); do
+		dd if=/dev/urandom of="$dev" bs=4096 count=1 seek=$((RANDOM % 512)) oflag=direct conv=notrunc status=none
+		snap s
+		increased "$IMAGE" "$copy"
+		unsnap s
+		case $i in
+		1) [[ $INCREMENT == mode=full$'\n'* ]] ;;
+		256)
+			[[ $INCREMENT == mode=wrap$'\n'number=1$'\n'* ]] || fail "at $i: $INCREMENT"
+			[[ $INCREMENT == *$'\n'reported=[12]$'\n'* ]] || fail "at $i: $INCREMENT"
+			wraps=1
+			;;
+		*) [[ $INCREMENT == mode=increment$'\n'* ]] || fail "at $i: $INCREMENT" ;;
+		esac
+		case $i in
+		254) [[ $(tracker_get t generation) == "$first" && $(tracker_get t number) == 254 ]] ;;
+		255)
+			second=$(tracker_get t generation)
+			[[ $second != "$first" && $(tracker_get t number) == 0 ]]
+			;;
+		esac
+	done
+	[[ $wraps -eq 1 && $(tracker_get t number) == 45 ]]
+	snap s
+	[[ $(cbt_of "$IMAGE" base) == "$first 255" && $(cbt_of "$IMAGE" generation) == "$second" ]]
+	session_destroy s
+	tracker_destroy t
+}
+
+# overlapping DEVICE STEPS: two sessions of it take turns, so that one of them is always active and holds writes, while
+# somebody writes at full speed. At each step the copy becomes the image. The sum of what was reported in REPORTED.
+overlapping() {
+	local dev=$1 copy=$BATS_TEST_TMPDIR/copy i session other
+	session_make a "$(disk 2)" "$dev"
+	session_make b "$(disk 4)" "$dev"
+	REPORTED=0
+	for ((i = 1; i <= $2; i++)); do
+		session=a other=b
+		[[ $((i % 2)) -eq 1 ]] || session=b other=a
+		snap "$session"
+		increased "$IMAGE" "$copy"
+		[[ $i -eq 1 || $(increment_value mode) == increment ]] || fail "step $i: $INCREMENT"
+		[[ $i -eq 1 ]] || REPORTED=$((REPORTED + $(increment_value reported)))
+		unsnap "$other"
+	done
+	session_destroy a
+	session_destroy b
+}
+
+@test "tracking: no write falls between two maps: overlapping takes with writers at full speed" {
+	local dev
+	dm_linear origin "$(disk 1)" $((64 << 11))
+	dev=/dev/mapper/origin
+	tracker_make t "$dev" 4K
+	stamp fill "$dev" --seed 5 >/dev/null
+	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 4 --align 4K --min-size 4K --max-size 4K
+	overlapping "$dev" 40
+	end_background
+	[[ $REPORTED -gt 400 ]] || fail "only $REPORTED blocks were written"
+	tracker_destroy t
+}
+
+@test "tracking: no write falls between two maps: writes that are delayed below, and mixed ones" {
+	local dev
+	dm_make origin "0 $((32 << 11)) delay $(disk 1) 0 0 $(disk 1) 0 20"
+	dev=/dev/mapper/origin
+	tracker_make t "$dev" 4K
+	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 6 --mode mix --max-size 8K
+	overlapping "$dev" 15
+	end_background
+	[[ $REPORTED -gt 50 ]] || fail "only $REPORTED blocks were written"
+	tracker_destroy t
+}
+
+# --- what becomes of the origin --------------------------------------------------------------------------------------
+
+# lost NAME: says so, and has given everything back.
+lost() {
+	[[ $(tracker_get "$1" state) == lost && $(tracker_get "$1" enabled) == 1 ]] ||
+		fail "state $(tracker_get "$1" state)" || return
+	[[ $(tracker_get "$1" error) == 'ENODEV: '* && -z $(tracker_get "$1" generation) ]] ||
+		fail "error $(tracker_get "$1" error)" || return
+	refuses EINVAL put "$TRACKERS/$1/dirty" "0 1"
+}
+
+@test "tracking: losetup -d goes on, and the tracker is lost, with an event (I7, I8)" {
+	local events=$BATS_TEST_TMPDIR/events
+	truncate -s 64M "$BATS_TEST_TMPDIR/file"
+	LOOP=$(losetup -f --show "$BATS_TEST_TMPDIR/file")
+	tracker_make t "$LOOP"
+	background bash -c "exec udevadm monitor -k -p --subsystem-match=module >'$events'"
+	wait_until 10 grep -q 'will print' "$events"
+	losetup -d "$LOOP"
+	wait_until 10 grep -qx 'BLKSNAP_EVENT=lost' "$events"
+	grep -qx 'BLKSNAP_TRACKER=t' "$events"
+	grep -qx "BLKSNAP_ORIGIN=$(major_minor "$LOOP")" "$events" || grep -q '^BLKSNAP_ORIGIN=7:' "$events"
+	log_has 'blksnap: t: ENODEV: '
+	lost t
+	# Another file in the same place is another origin.
+	losetup "$LOOP" "$BATS_TEST_TMPDIR/file"
+	[[ $(tracker_get t state) == lost ]]
+	refuses EBUSY put "$TRACKERS/t/enabled" 1
+	put "$TRACKERS/t/enabled" 0
+	put "$TRACKERS/t/enabled" 1
+	[[ $(tracker_get t state) == tracking && -z $(tracker_get t error) ]]
+	losetup -d "$LOOP"
+	lost t
+	tracker_destroy t
+}
+
+@test "tracking: a loop device that gets another file at once has lost its tracker" {
+	truncate -s 64M "$BATS_TEST_TMPDIR/one" "$BATS_TEST_TMPDIR/two"
+	LOOP=$(losetup -f --show "$BATS_TEST_TMPDIR/one")
+	tracker_make t "$LOOP"
+	losetup -d "$LOOP" && losetup "$LOOP" "$BATS_TEST_TMPDIR/two"
+	lost t
+	losetup -d "$LOOP"
+	tracker_destroy t
+}
+
+@test "tracking: lvremove goes on (I7)" {
+	vgcreate -qq -y testvg "$(disk 3)"
+	lvcreate -qq -y -n lv -L 64M testvg
+	tracker_make t /dev/testvg/lv
+	session_of "$(disk 2)" /dev/testvg/lv
+	session_destroy s
+	lvremove -qq -y testvg/lv
+	lost t
+	tracker_destroy t
+	vgremove -qq -y testvg
+	pvremove -qq -y "$(disk 3)"
+}
+
+@test "tracking: lvextend begins a new generation, with the new size" {
+	local generation
+	vgcreate -qq -y testvg "$(disk 3)"
+	lvcreate -qq -y -n lv -L 64M testvg
+	tracker_make t /dev/testvg/lv
+	session_of "$(disk 2)" /dev/testvg/lv
+	generation=$(tracker_get t generation)
+	lvextend -qq -L 128M testvg/lv
+	[[ $(tracker_get t state) == tracking && $(tracker_get t number) == 0 ]]
+	[[ $(tracker_get t generation) != "$generation" ]]
+	# What was frozen stays valid, and the session goes on.
+	[[ $(cbt_of "$(image_of s s1)" generation) == "$generation" ]]
+	[[ $(session_get s state) == active ]]
+	session_release s
+	written /dev/testvg/lv 127M 4096
+	session_take s
+	[[ $(cbt_of "$(image_of s s1)" map | wc -c) -eq 2048 && $(cbt_of "$(image_of s s1)" number) == 1 ]]
+	changed_is "$(image_of s s1)" 2032:1
+	session_destroy s
+	lvremove -qq -y testvg/lv
+	tracker_destroy t
+	vgremove -qq -y testvg
+	pvremove -qq -y "$(disk 3)"
+}
+
+@test "tracking: mdadm --stop goes on, and the array can be assembled again (I7)" {
+	mdadm --create /dev/md77 -q -R -l0 -n2 "$(disk 3)" "$(disk 4)" 2>/dev/null
+	settle
+	tracker_make t /dev/md77
+	mdadm -q --stop /dev/md77
+	lost t
+	settle
+	[[ -e /dev/md77 ]] || mdadm -q --assemble /dev/md77 "$(disk 3)" "$(disk 4)"
+	settle
+	tracker_destroy t
+	tracker_make t /dev/md77
+	mdadm -q --stop /dev/md77
+	tracker_destroy t
+	mdadm -q --zero-superblock "$(disk 3)" "$(disk 4)"
+}
+
+@test "tracking: another table below begins a new generation, a smaller one loses the tracker" {
+	local generation
+	dm_linear origin "$(disk 1)" 131072
+	tracker_make t /dev/mapper/origin
+	generation=$(tracker_get t generation)
+	dmsetup suspend origin
+	dmsetup resume origin
+	[[ $(tracker_get t generation) == "$generation" ]]
+	dm_switch origin "0 131072 linear $(disk 3) 0"
+	[[ $(tracker_get t state) == tracking && $(tracker_get t generation) != "$generation" ]]
+	dm_switch origin "0 65536 linear $(disk 3) 0"
+	lost t
+	tracker_destroy t
+}
+
+@test "tracking: a partition table that is read again loses only what has changed" {
+	local dev one two generation
+	dev=$(disk 1)
+	partition "$dev" 64M 64M
+	one=$(part "$dev" 1) two=$(part "$dev" 2)
+	tracker_make t "$one"
+	tracker_make u "$two"
+	generation=$(tracker_get t generation)
+	blockdev --rereadpt "$dev"
+	settle
+	[[ $(tracker_get t generation) == "$generation" && $(tracker_get t state) == tracking ]]
+	[[ $(tracker_get u state) == tracking ]]
+	# The first one stays, the second one begins elsewhere.
+	printf 'start=2048, size=64M\nstart=140000, size=64M\n' | sfdisk -q -X gpt "$dev" >/dev/null
+	settle
+	[[ $(tracker_get t generation) == "$generation" && $(tracker_get t state) == tracking ]]
+	lost u
+	written "$dev" 1M 4096
+	session_of "$(disk 2)" "$one"
+	changed_is "$(image_of s s1)" 0:1
+	session_destroy s
+	tracker_destroy t
+	tracker_destroy u
+}
+
+@test "tracking: trackers that come and go while there are writers and sessions" {
+	local dev i
+	dev=$(disk 5)
+	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 2 --max-size 16K
+	session_make s "$(disk 2)" "$dev"
+	for i in {1..8}; do
+		tracker_make t "$dev"
+		snap s
+		[[ $(cbt_of "$IMAGE" number) == 1 ]]
+		tracker_destroy t
+		unsnap s
+	done
+	session_destroy s
+	end_background
+}

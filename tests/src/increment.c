@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * increment IMAGE COPY: brings COPY, a file, from the snapshot that it holds to
+ * that of IMAGE, with what the image's change map says, and then knows whether
+ * the map was right: COPY must be equal to the image, byte for byte.
+ *
+ * COPY.chain remembers the snapshot that COPY holds. The first time, and when
+ * neither the image's generation nor its base goes on from there, all is copied.
+ *
+ * Prints mode=full|increment|wrap, number=, blocks= (of the map), reported= (as
+ * changed since), same= (of them, those that were equal all the same) and
+ * missed= (not reported, but not equal).
+ *
+ * Exit codes: 0 nothing was missed; 1 something was, or the map is not one; 2
+ * usage; 3 an I/O error.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PIECE (1024 * 1024)
+#define SHOWN 10
+
+struct map {
+	char generation[64];
+	char base[64];
+	unsigned int number;
+	uint64_t block_size;
+	uint64_t blocks;
+	unsigned char *bytes;
+};
+
+struct sums {
+	uint64_t reported;
+	uint64_t same;
+	uint64_t missed;
+};
+
+static void die(int code, const char *format, ...)
+{
+	va_list args;
+
+	fputs("increment: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(code);
+}
+
+/* A short text file, without its newline. */
+static void read_line(const char *path, char *line, size_t size)
+{
+	FILE *file = fopen(path, "re");
+
+	if (!file)
+		die(3, "%s: %s", path, strerror(errno));
+	if (!fgets(line, (int)size, file))
+		line[0] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	fclose(file);
+}
+
+static void read_attribute(const char *image, const char *name, char *line,
+			   size_t size)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "/sys/block/%s/cbt/%s",
+		 strrchr(image, '/') + 1, name);
+	read_line(path, line, size);
+}
+
+static void read_bytes(const char *image, struct map *map)
+{
+	uint64_t done = 0;
+	char path[256];
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/block/%s/cbt/map",
+		 strrchr(image, '/') + 1);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	map->bytes = malloc(map->blocks + 1);
+	if (fd < 0 || !map->bytes)
+		die(3, "%s: %s", path, strerror(errno));
+	/* One byte more, to see that there is none. */
+	while ((got = read(fd, map->bytes + done, map->blocks + 1 - done)) > 0)
+		done += (uint64_t)got;
+	close(fd);
+	if (got < 0)
+		die(3, "%s: %s", path, strerror(errno));
+	if (done != map->blocks)
+		die(1, "the map has %" PRIu64 " bytes for %" PRIu64 " blocks",
+		    done, map->blocks);
+}
+
+static void read_map(const char *image, uint64_t size, struct map *map)
+{
+	char text[64];
+
+	read_attribute(image, "generation", map->generation,
+		       sizeof(map->generation));
+	read_attribute(image, "base", map->base, sizeof(map->base));
+	read_attribute(image, "number", text, sizeof(text));
+	map->number = (unsigned int)strtoul(text, NULL, 10);
+	read_attribute(image, "block_size", text, sizeof(text));
+	map->block_size = strtoull(text, NULL, 10);
+	if (strlen(map->generation) != 36 || !map->number ||
+	    map->number > 255 || map->block_size < 512)
+		die(1, "not a map: generation %s, number %u, block_size %s",
+		    map->generation, map->number, text);
+	map->blocks = (size + map->block_size - 1) / map->block_size;
+	read_bytes(image, map);
+	for (uint64_t i = 0; i < map->blocks; i++)
+		if (map->bytes[i] > map->number)
+			die(1, "block %" PRIu64 " has changed in the future: %u",
+			    i, map->bytes[i]);
+}
+
+/* From which number on the map tells what changed; -1: all has to be read. */
+static int since(const char *chain_path, const struct map *map,
+		 const char **mode)
+{
+	char chain[64], generation[64];
+	unsigned int number;
+
+	*mode = "full";
+	if (access(chain_path, F_OK) < 0)
+		return -1;
+	read_line(chain_path, chain, sizeof(chain));
+	if (sscanf(chain, "%63s %u", generation, &number) != 2)
+		die(3, "%s: %s", chain_path, chain);
+	if (!strcmp(generation, map->generation) && number < map->number) {
+		*mode = "increment";
+		return (int)number;
+	}
+	if (!strcmp(chain, map->base)) {
+		*mode = "wrap";
+		return 0;
+	}
+	return -1;
+}
+
+static void write_chain(const char *path, const struct map *map)
+{
+	FILE *file = fopen(path, "we");
+
+	if (!file || fprintf(file, "%s %u\n", map->generation,
+			     map->number) < 0 || fclose(file))
+		die(3, "%s: %s", path, strerror(errno));
+}
+
+enum { DIFFERS = 1, MISSED = 2 };	/* what was seen of a block so far */
+
+/* A part of one block: at the offset, in the image and in the copy. */
+static void take_part(const struct map *map, int from, uint64_t offset,
+		      const char *image, char *copy, size_t length,
+		      struct sums *sums, int *state)
+{
+	uint64_t block = offset / map->block_size;
+	int reported = map->bytes[block] > from;
+	int equal = !memcmp(image, copy, length);
+
+	if (!equal && !reported && !(*state & MISSED)) {
+		if (sums->missed++ < SHOWN)
+			fprintf(stderr,
+				"increment: block %" PRIu64 " at %" PRIu64
+				" differs, but changed in %u, not after %d\n",
+				block, offset, map->bytes[block], from);
+		*state |= MISSED;
+	}
+	if (!equal)
+		*state |= DIFFERS;
+	if (!equal && reported)
+		memcpy(copy, image, length);
+}
+
+static void end_block(const struct map *map, int from, uint64_t block,
+		      struct sums *sums, int *state)
+{
+	if (map->bytes[block] > from) {
+		sums->reported++;
+		sums->same += !(*state & DIFFERS);
+	}
+	*state = 0;
+}
+
+static void compare(int fd, char *copy, uint64_t size, const struct map *map,
+		    int from, struct sums *sums)
+{
+	char *piece;
+	int state = 0;
+
+	if (posix_memalign((void **)&piece, 4096, PIECE))
+		die(3, "no memory");
+	for (uint64_t at = 0; at < size;) {
+		uint64_t left = size - at < PIECE ? size - at : PIECE;
+		ssize_t got = pread(fd, piece, left, (off_t)at);
+
+		if (got <= 0)
+			die(3, "the image at %" PRIu64 ": %s", at,
+			    got ? strerror(errno) : "end of file");
+		for (uint64_t done = 0; done < (uint64_t)got;) {
+			uint64_t offset = at + done;
+			uint64_t end = (offset / map->block_size + 1) *
+				       map->block_size;
+			uint64_t length = (uint64_t)got - done;
+
+			if (offset + length > end)
+				length = end - offset;
+			take_part(map, from, offset, piece + done,
+				  copy + offset, length, sums, &state);
+			done += length;
+			if (offset + length == end || offset + length == size)
+				end_block(map, from, offset / map->block_size,
+					  sums, &state);
+		}
+		at += (uint64_t)got;
+	}
+	free(piece);
+}
+
+int main(int argc, char **argv)
+{
+	struct sums sums = { 0 };
+	struct map map = { 0 };
+	char chain[4096];
+	const char *mode;
+	uint64_t size;
+	char *copy;
+	int image, file, from;
+
+	if (argc != 3 || argv[1][0] != '/') {
+		fputs("increment /dev/IMAGE COPY\n", stderr);
+		return 2;
+	}
+	image = open(argv[1], O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (image < 0 || ioctl(image, BLKGETSIZE64, &size) < 0)
+		die(3, "%s: %s", argv[1], strerror(errno));
+	file = open(argv[2], O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (file < 0 || ftruncate(file, (off_t)size) < 0)
+		die(3, "%s: %s", argv[2], strerror(errno));
+	copy = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	if (copy == MAP_FAILED)
+		die(3, "%s: %s", argv[2], strerror(errno));
+
+	read_map(argv[1], size, &map);
+	snprintf(chain, sizeof(chain), "%s.chain", argv[2]);
+	from = since(chain, &map, &mode);
+	compare(image, copy, size, &map, from, &sums);
+	write_chain(chain, &map);
+	printf("mode=%s\nnumber=%u\nblocks=%" PRIu64 "\nreported=%" PRIu64
+	       "\nsame=%" PRIu64 "\nmissed=%" PRIu64 "\n",
+	       mode, map.number, map.blocks, sums.reported, sums.same,
+	       sums.missed);
+	return sums.missed ? 1 : 0;
+}
