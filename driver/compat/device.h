@@ -17,6 +17,6 @@
  * What the read callback of a binary attribute is given. Until 6.16 ("sysfs:
  * finalize the constification of bin_attributes") it was not const.
  */
-typedef struct bin_attribute compat_bin_attribute;
+#define compat_bin_attribute struct bin_attribute
 
 #endif
