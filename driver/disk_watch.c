@@ -24,6 +24,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/ftrace.h>
 #include <linux/mutex.h>
@@ -72,11 +73,16 @@ static struct class_interface watch_interface = {
 	.remove_dev = watch_removed,
 };
 
-/* A driver that names a size, even the same one, has put something else below. */
+/*
+ * A driver that names a size, even the same one, has put something else below.
+ * Not so multipath, the only target of device-mapper that takes requests: its
+ * table changes with the paths, all of which lead to the same disk.
+ */
 static bool disk_is_renewable(const struct gendisk *disk)
 {
-	return strstarts(disk->disk_name, "dm-") ||
-	       strstarts(disk->disk_name, "loop");
+	if (strstarts(disk->disk_name, "dm-"))
+		return !queue_is_mq(disk->queue);
+	return strstarts(disk->disk_name, "loop");
 }
 
 static void watch_resized(struct disk_watch *watch, sector_t sectors)
