@@ -11,8 +11,9 @@
  * set_capacity_and_notify(), which are exported, so a callback of ftrace sees
  * the call with the new size, before it takes effect: a device that shrinks and
  * then grows again is not taken for one that has stayed. It only looks, so
- * others may do the like with these functions. A partition is resized by
- * bdev_resize_partition().
+ * others may do the like with these functions. invalidate_disk(), as loop calls
+ * it, and blk_mark_disk_dead() do the same inside the block layer, with a size of
+ * 0. A partition is resized by bdev_resize_partition().
  *
  * Device-mapper and loop call it also when another table or file of the same
  * size is put below: then the content may be another one.
@@ -23,6 +24,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/ftrace.h>
 #include <linux/mutex.h>
@@ -71,11 +73,16 @@ static struct class_interface watch_interface = {
 	.remove_dev = watch_removed,
 };
 
-/* A driver that names a size, even the same one, has put something else below. */
+/*
+ * A driver that names a size, even the same one, has put something else below.
+ * Not so multipath, the only target of device-mapper that takes requests: its
+ * table changes with the paths, all of which lead to the same disk.
+ */
 static bool disk_is_renewable(const struct gendisk *disk)
 {
-	return strstarts(disk->disk_name, "dm-") ||
-	       strstarts(disk->disk_name, "loop");
+	if (strstarts(disk->disk_name, "dm-"))
+		return !queue_is_mq(disk->queue);
+	return strstarts(disk->disk_name, "loop");
 }
 
 static void watch_resized(struct disk_watch *watch, sector_t sectors)
@@ -88,18 +95,30 @@ static void watch_resized(struct disk_watch *watch, sector_t sectors)
 		watch_tell(watch, WATCH_RENEWED);
 }
 
+/* Under RCU. */
+static void watch_disk_resized(const struct gendisk *disk, sector_t sectors)
+{
+	struct disk_watch *watch;
+
+	list_for_each_entry_rcu(watch, &watches, node)
+		if (watch->disk == disk)
+			watch_resized(watch, sectors);
+}
+
 static void notrace watch_capacity(unsigned long ip, unsigned long parent_ip,
 				   struct ftrace_ops *ops,
 				   struct ftrace_regs *fregs)
 {
-	const struct gendisk *disk = compat_hook_arg0(fregs);
-	sector_t sectors = compat_hook_arg1(fregs);
-	struct disk_watch *watch;
-
 	rcu_read_lock();
-	list_for_each_entry_rcu(watch, &watches, node)
-		if (watch->disk == disk)
-			watch_resized(watch, sectors);
+	watch_disk_resized(compat_hook_arg0(fregs), compat_hook_arg1(fregs));
+	rcu_read_unlock();
+}
+
+static void notrace watch_end(unsigned long ip, unsigned long parent_ip,
+			      struct ftrace_ops *ops, struct ftrace_regs *fregs)
+{
+	rcu_read_lock();
+	watch_disk_resized(compat_hook_arg0(fregs), 0);
 	rcu_read_unlock();
 }
 
@@ -123,6 +142,11 @@ static struct ftrace_ops capacity_ops = {
 	.flags = FTRACE_OPS_FL_PERMANENT,
 };
 
+static struct ftrace_ops end_ops = {
+	.func = watch_end,
+	.flags = FTRACE_OPS_FL_PERMANENT,
+};
+
 static struct ftrace_ops partition_ops = {
 	.func = watch_partition,
 	.flags = FTRACE_OPS_FL_PERMANENT,
@@ -142,47 +166,76 @@ static int watch_function(struct ftrace_ops *ops, const char *function)
 	return ret;
 }
 
+/* What is traced, and by whom it is seen. */
+static const struct {
+	const char *name;
+	struct ftrace_ops *ops;
+} watch_functions[] = {
+	{ "set_capacity", &capacity_ops },
+	{ "set_capacity_and_notify", &capacity_ops },
+	{ "invalidate_disk", &end_ops },
+	{ "blk_mark_disk_dead", &end_ops },
+	{ "bdev_resize_partition", &partition_ops },
+};
+
+static struct ftrace_ops *const watch_ops[] = {
+	&capacity_ops, &end_ops, &partition_ops
+};
+
 /* At the end only: ftrace does not forget a filter that was freed. */
 static void watch_forget_functions(void)
 {
-	ftrace_free_filter(&capacity_ops);
-	ftrace_free_filter(&partition_ops);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(watch_ops); i++)
+		ftrace_free_filter(watch_ops[i]);
 }
 
 int disk_watch_init(void)
 {
-	int ret;
+	unsigned int i;
+	int ret = 0;
 
-	ret = watch_function(&capacity_ops, "set_capacity");
-	if (!ret)
-		ret = watch_function(&capacity_ops, "set_capacity_and_notify");
-	if (!ret)
-		ret = watch_function(&partition_ops, "bdev_resize_partition");
+	for (i = 0; !ret && i < ARRAY_SIZE(watch_functions); i++)
+		ret = watch_function(watch_functions[i].ops,
+				     watch_functions[i].name);
 	if (ret)
 		watch_forget_functions();
 	return ret;
+}
+
+static void watch_untrace(unsigned int nr)
+{
+	while (nr--)
+		unregister_ftrace_function(watch_ops[nr]);
+}
+
+static int watch_trace(void)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < ARRAY_SIZE(watch_ops); i++) {
+		ret = register_ftrace_function(watch_ops[i]);
+		if (ret) {
+			watch_untrace(i);
+			return ret;
+		}
+	}
+	return 0;
 }
 
 static int watch_start(struct block_device *bdev)
 {
 	int ret;
 
-	ret = register_ftrace_function(&capacity_ops);
+	ret = watch_trace();
 	if (ret)
 		return ret;
-	ret = register_ftrace_function(&partition_ops);
-	if (ret)
-		goto out_capacity;
 	watch_interface.class = disk_to_dev(bdev->bd_disk)->class;
 	ret = class_interface_register(&watch_interface);
 	if (ret)
-		goto out_partition;
-	return 0;
-
-out_partition:
-	unregister_ftrace_function(&partition_ops);
-out_capacity:
-	unregister_ftrace_function(&capacity_ops);
+		watch_untrace(ARRAY_SIZE(watch_ops));
 	return ret;
 }
 
@@ -196,8 +249,7 @@ static void watch_stop(struct work_struct *work)
 	mutex_lock(&watches_mutex);
 	if (watch_runs && list_empty(&watches)) {
 		class_interface_unregister(&watch_interface);
-		unregister_ftrace_function(&partition_ops);
-		unregister_ftrace_function(&capacity_ops);
+		watch_untrace(ARRAY_SIZE(watch_ops));
 		watch_runs = false;
 	}
 	mutex_unlock(&watches_mutex);
@@ -255,17 +307,29 @@ static enum disk_verdict watch_compare(const struct disk_watch *watch,
 	return sectors > before ? DISK_GROWN : DISK_SAME;
 }
 
-/* Whoever reads the table anew drops all partitions first: wait for him. */
-static enum disk_verdict watch_judge_partition(struct disk_watch *watch)
+static enum disk_verdict watch_look_at_partition(const struct disk_watch *watch)
 {
 	enum disk_verdict verdict = DISK_LOST;
 	struct block_device *part;
 
-	mutex_lock(&watch->disk->open_mutex);
+	rcu_read_lock();
 	part = xa_load(&watch->disk->part_tbl, watch->partno);
 	if (part && part->bd_dev == watch->dev)
 		verdict = watch_compare(watch, part->bd_start_sect,
 					bdev_nr_sectors(part));
+	rcu_read_unlock();
+	return verdict;
+}
+
+/* Whoever reads the table anew drops all partitions first: wait for him. */
+static enum disk_verdict watch_judge_partition(const struct disk_watch *watch)
+{
+	enum disk_verdict verdict = watch_look_at_partition(watch);
+
+	if (verdict == DISK_SAME)
+		return verdict;
+	mutex_lock(&watch->disk->open_mutex);
+	verdict = watch_look_at_partition(watch);
 	mutex_unlock(&watch->disk->open_mutex);
 	return verdict;
 }

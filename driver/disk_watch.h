@@ -76,7 +76,8 @@ void disk_watch_del(struct disk_watch *watch);
  * disk_watch_verdict() - what has become of it since the last time
  * @watch: the watch
  *
- * Context: may sleep; of a partition, until nobody changes the partition table.
+ * Context: may sleep; if a partition is not what it was, until nobody changes
+ * the partition table.
  * The caller holds no lock that an opener of the disk may wait for.
  */
 enum disk_verdict disk_watch_verdict(struct disk_watch *watch);

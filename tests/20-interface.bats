@@ -25,16 +25,12 @@ usual() {
 
 @test "interface: version and features" {
 	[[ $(cat "$CONFIG/version") == "$(modinfo -F version "$KO")" ]]
+	grep -qx cbt "$CONFIG/features"
 	grep -qx diff-bdev "$CONFIG/features"
 	grep -qx overlap "$CONFIG/features"
 	[[ -z $(ls "$SESSIONS") ]]
 	[[ -z $(ls "$TRACKERS") ]]
 	refuses EACCES put "$CONFIG/version" 1 || refuses EPERM put "$CONFIG/version" 1
-}
-
-@test "interface: a tracker is refused without the feature cbt (EOPNOTSUPP)" {
-	! grep -qx cbt "$CONFIG/features" || skip "it has this feature"
-	logged_refusal EOPNOTSUPP mkdir "$TRACKERS/t"
 }
 
 @test "interface: module parameters are read and written" {

@@ -259,9 +259,11 @@ int main(int argc, char **argv)
 	from = since(chain, &map, &mode);
 	compare(image, copy, size, &map, from, &sums);
 	write_chain(chain, &map);
-	printf("mode=%s\nnumber=%u\nblocks=%" PRIu64 "\nreported=%" PRIu64
-	       "\nsame=%" PRIu64 "\nmissed=%" PRIu64 "\n",
-	       mode, map.number, map.blocks, sums.reported, sums.same,
-	       sums.missed);
+	printf("mode=%s\n", mode);
+	printf("number=%u\n", map.number);
+	printf("blocks=%" PRIu64 "\n", map.blocks);
+	printf("reported=%" PRIu64 "\n", sums.reported);
+	printf("same=%" PRIu64 "\n", sums.same);
+	printf("missed=%" PRIu64 "\n", sums.missed);
 	return sums.missed ? 1 : 0;
 }
