@@ -197,17 +197,36 @@ emit() {
 		'{case: $case, repeat: $repeat, values: $values}' >>"$OUT"
 }
 
-# run_fio CASE REPEAT FIO-OPTION...: on $TARGET, or what the options name; emits what fio, the disks and the driver say.
+# quiet_fio FIO-OPTION...: what every fio here has, with nothing of udev between, which reads a device that was written.
+quiet_fio() {
+	udevadm control --stop-exec-queue
+	fio --name=bench --ioengine=libaio --direct=1 --randrepeat=0 --group_reporting "$@" ||
+		die "fio failed: $*"
+}
+
+# The end of that.
+unquiet() {
+	udevadm control --start-exec-queue
+	udevadm settle
+}
+
+# overwrite_before FIO-OPTION...: to get to where a case begins.
+overwrite_before() {
+	quiet_fio --randseed=99 --output=/dev/null "$@"
+	unquiet
+}
+
+# run_fio CASE REPEAT FILE FIO-OPTION...: emits what fio, the disks and the driver say.
 run_fio() {
-	local case=$1 repeat=$2 file disks values
-	shift 2
+	local case=$1 repeat=$2 target=$3 file disks values
+	shift 3
 	file=$RAW/${case//\//-}-$repeat.json
 	# The disks' throttles have a burst of a tenth of a second.
 	sleep 0.3
 	disks_begin
-	fio --name=bench --ioengine=libaio --direct=1 --randrepeat=0 --randseed="$repeat" --group_reporting \
-		--output-format=json --output="$file" --filename="$TARGET" "$@" || die "fio failed in $case"
+	quiet_fio --randseed="$repeat" --output-format=json --output="$file" --filename="$target" "$@"
 	disks=$(disks_end)
+	unquiet
 	check_images
 	values=$(jq -c --argjson disks "$disks" --argjson driver "$(driver_stats)" '
 		.jobs[0] | (if .write.total_ios > .read.total_ios then .write else .read end) as $io |
