@@ -31,6 +31,10 @@ cpu_begin() {
 count_writes() {
 	local case=$1 ns=() value i sorted
 	udevadm settle
+	if [[ -n ${BENCH_PROFILE:-} ]]; then
+		profile_writes "$@"
+		return
+	fi
 	udevadm control --stop-exec-queue
 	mapfile -t ns < <(measure write "$2" "$3" "${4:-1}" "$COUNT" "$BATCHES")
 	unquiet
@@ -42,6 +46,28 @@ count_writes() {
 	sorted=$(printf '%s\n' "${ns[@]}" | sort -n)
 	value=$(sed -n "$(((BATCHES + 1) / 2))p" <<<"$sorted")
 	note "$case: $(bc <<<"${value%.*} / 2") instructions"
+}
+
+# The same, with each instruction traced: QEMU writes the trace, and tests/bench/profile reads it.
+profile_writes() {
+	local said
+	exec 9<>/dev/virtio-ports/monitor
+	udevadm control --stop-exec-queue
+	# Once before, for what is done only once.
+	measure write "$2" "$3" "${4:-1}" "$COUNT" 1 >/dev/null
+	printf 'one-insn-per-tb on\n' >&9
+	said=$(timeout 0.3 cat <&9 || true)
+	[[ $said != *unknown* ]] || die "the monitor says: $said"
+	exec 9>&-
+	cat /proc/kallsyms >/results/bench/kallsyms
+	# What is overwritten for the first time is so only once.
+	if [[ $3 == again ]]; then
+		MEASURE_MONITOR=/dev/virtio-ports/monitor measure write "$2" again "${4:-1}" "$BENCH_PROFILE" 1 >/dev/null
+	else
+		MEASURE_MONITOR=/dev/virtio-ports/monitor measure write "$2" "$(($3 + COUNT * ${4:-1}))" "${4:-1}" "$BENCH_PROFILE" 1 >/dev/null
+	fi
+	unquiet
+	note "$1: traced"
 }
 
 # fill: the region that `count_writes ... again` writes to is preserved; and stored, if that is said.
@@ -79,6 +105,12 @@ group_driver() {
 	if session_case instructions/preserved-stored "$NULL" 4M; then
 		fill "$NULL" stored
 		count_writes instructions/preserved-stored "$NULL" again
+		down
+	fi
+	# Preserved one by one, at places that do not follow on each other: a map with many entries.
+	if session_case instructions/preserved-scattered "$NULL" 4M; then
+		measure write "$NULL" 0 10 20000 1 >/dev/null
+		count_writes instructions/preserved-scattered "$NULL" again 10
 		down
 	fi
 	# Each tenth block, so that no two of them are one run in the map.

@@ -2,7 +2,8 @@
 /*
  * measure write DEVICE FIRST STEP COUNT BATCHES: writes 4 KiB, O_DIRECT, one after the other, at the blocks FIRST,
  * FIRST + STEP, ... of DEVICE, COUNT of them BATCHES times. With FIRST "again" each batch is at the same blocks, from 0.
- * Prints the nanoseconds that a write took, one line a batch.
+ * Prints the nanoseconds that a write took, one line a batch. With MEASURE_MONITOR=FILE the batches are traced by QEMU, whose
+ * monitor is behind that file: each instruction that is executed, and nothing of what this program does before and after.
  *
  * measure grace COUNT: prints the microseconds that a grace period of RCU takes, COUNT times.
  *
@@ -28,6 +29,19 @@ static long long now_ns(void)
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
+/* Tells the monitor, and gives it the time to do it. */
+static void trace(const char *command)
+{
+	const char *monitor = getenv("MEASURE_MONITOR");
+	FILE *file = monitor ? fopen(monitor, "w") : NULL;
+
+	if (!file)
+		return;
+	fputs(command, file);
+	fclose(file);
+	usleep(300000);
+}
+
 static int measure_write(char **argv)
 {
 	int again = !strcmp(argv[1], "again");
@@ -42,8 +56,10 @@ static int measure_write(char **argv)
 	}
 	memset(block, 0x5a, BLOCK);
 	while (batches--) {
-		long long begin = now_ns();
+		long long begin;
 
+		trace("log exec,nochain\n");
+		begin = now_ns();
 		for (long i = 0; i < count; i++, at += step) {
 			if (pwrite(fd, block, BLOCK, at * BLOCK) != BLOCK) {
 				perror("pwrite");
@@ -51,6 +67,7 @@ static int measure_write(char **argv)
 			}
 		}
 		printf("%.1f\n", (double)(now_ns() - begin) / count);
+		trace("log none\n");
 		if (again)
 			at = 0;
 	}
