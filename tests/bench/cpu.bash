@@ -50,21 +50,17 @@ count_writes() {
 
 # The same, with each instruction traced: QEMU writes the trace, and tests/bench/profile reads it.
 profile_writes() {
-	local said
-	exec 9<>/dev/virtio-ports/monitor
+	monitor_begin
 	udevadm control --stop-exec-queue
 	# Once before, for what is done only once.
 	measure write "$2" "$3" "${4:-1}" "$COUNT" 1 >/dev/null
-	printf 'one-insn-per-tb on\n' >&9
-	said=$(timeout 0.3 cat <&9 || true)
-	[[ $said != *unknown* ]] || die "the monitor says: $said"
-	exec 9>&-
+	monitor '{"execute": "human-monitor-command", "arguments": {"command-line": "one-insn-per-tb on"}}'
 	cat /proc/kallsyms >/results/bench/kallsyms
 	# What is overwritten for the first time is so only once.
 	if [[ $3 == again ]]; then
-		MEASURE_MONITOR=/dev/virtio-ports/monitor measure write "$2" again "${4:-1}" "$BENCH_PROFILE" 1 >/dev/null
+		MEASURE_MONITOR=9 measure write "$2" again "${4:-1}" "$BENCH_PROFILE" 1 >/dev/null
 	else
-		MEASURE_MONITOR=/dev/virtio-ports/monitor measure write "$2" "$(($3 + COUNT * ${4:-1}))" "${4:-1}" "$BENCH_PROFILE" 1 >/dev/null
+		MEASURE_MONITOR=9 measure write "$2" "$(($3 + COUNT * ${4:-1}))" "${4:-1}" "$BENCH_PROFILE" 1 >/dev/null
 	fi
 	unquiet
 	note "$1: traced"

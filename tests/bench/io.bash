@@ -24,18 +24,16 @@ partition_disk() {
 
 # throttle on|off: of all disks of this machine.
 throttle() {
-	local number limits='52428800 0 0 500 0 0' said
-	[[ $1 == on ]] || limits='0 0 0 0 0 0'
+	local number bps=52428800 iops=500
+	[[ $1 == on ]] || bps=0 iops=0
 	for ((number = 1; number <= 4; number++)); do
-		printf 'block_set_io_throttle disk%d %s\n' "$number" "$limits" >&9
+		monitor "{\"execute\": \"block_set_io_throttle\", \"arguments\": {\"device\": \"disk$number\", \"bps\": $bps, \
+\"bps_rd\": 0, \"bps_wr\": 0, \"iops\": $iops, \"iops_rd\": 0, \"iops_wr\": 0}}"
 	done
-	# What the monitor says has to be read, or it stops listening.
-	said=$(timeout 0.3 cat <&9 || true)
-	[[ $said != *[Ee]rror* ]] || die "the monitor says: $said"
 }
 
 io_begin() {
-	exec 9<>/dev/virtio-ports/monitor
+	monitor_begin
 	modprobe -a dm_mod dm_snapshot dm_thin_pool raid0 libcrc32c
 	A=$(partition_disk a 2G 2G 2560M 64M)
 	B=$(partition_disk b 3G 64M 160M 160M 160M 160M 160M 160M 160M 160M)

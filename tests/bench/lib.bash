@@ -57,6 +57,30 @@ down() {
 	TARGET='' IMAGE=''
 }
 
+# --- QEMU's monitor --------------------------------------------------------------------------------------------------
+
+MONITOR_SAID=/tmp/monitor
+MONITOR_ASKED=0
+
+# What it says has to be read all the time, or it stops listening.
+monitor_begin() {
+	exec 9<>/dev/virtio-ports/monitor
+	cat <&9 >"$MONITOR_SAID" &
+	monitor '{"execute": "qmp_capabilities"}'
+}
+
+# monitor COMMAND: of QMP; waits until it is done.
+monitor() {
+	local end=$((SECONDS + 30))
+	MONITOR_ASKED=$((MONITOR_ASKED + 1))
+	printf '%s\n' "$1" >&9
+	until [[ $(grep -c '"return"\|"error"' "$MONITOR_SAID") -ge $MONITOR_ASKED ]]; do
+		[[ $SECONDS -lt $end ]] || die "no answer from the monitor: $1"
+		sleep 0.05
+	done
+	! grep '"error"' "$MONITOR_SAID" || die "the monitor refuses: $1"
+}
+
 sectors() {
 	blockdev --getsz "$1"
 }

@@ -2,8 +2,8 @@
 /*
  * measure write DEVICE FIRST STEP COUNT BATCHES: writes 4 KiB, O_DIRECT, one after the other, at the blocks FIRST,
  * FIRST + STEP, ... of DEVICE, COUNT of them BATCHES times. With FIRST "again" each batch is at the same blocks, from 0.
- * Prints the nanoseconds that a write took, one line a batch. With MEASURE_MONITOR=FILE the batches are traced by QEMU, whose
- * monitor is behind that file: each instruction that is executed, and nothing of what this program does before and after.
+ * Prints the nanoseconds that a write took, one line a batch. With MEASURE_MONITOR=FD the batches are traced by QEMU, whose
+ * monitor (QMP) is behind that descriptor: each instruction that is executed, and nothing of what this program does before and after.
  *
  * measure grace COUNT: prints the microseconds that a grace period of RCU takes, COUNT times.
  *
@@ -33,12 +33,10 @@ static long long now_ns(void)
 static void trace(const char *command)
 {
 	const char *monitor = getenv("MEASURE_MONITOR");
-	FILE *file = monitor ? fopen(monitor, "w") : NULL;
 
-	if (!file)
+	if (!monitor)
 		return;
-	fputs(command, file);
-	fclose(file);
+	dprintf(atoi(monitor), "{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"%s\"}}\n", command);
 	usleep(300000);
 }
 
@@ -58,7 +56,7 @@ static int measure_write(char **argv)
 	while (batches--) {
 		long long begin;
 
-		trace("log exec,nochain\n");
+		trace("log exec,nochain");
 		begin = now_ns();
 		for (long i = 0; i < count; i++, at += step) {
 			if (pwrite(fd, block, BLOCK, at * BLOCK) != BLOCK) {
@@ -67,7 +65,7 @@ static int measure_write(char **argv)
 			}
 		}
 		printf("%.1f\n", (double)(now_ns() - begin) / count);
-		trace("log none\n");
+		trace("log none");
 		if (again)
 			at = 0;
 	}
