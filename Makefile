@@ -6,8 +6,9 @@ KDIR ?= /lib/modules/$(KVER)/build
 DESTDIR ?=
 PREFIX ?= /usr/local
 UDEVDIR ?= /lib/udev
-# More arguments for `make test` and `make check`, such as RUN="-f overflow tests/30-io.bats".
+# More arguments for `make test`, `make check` and `make bench`, such as RUN="-f overflow tests/30-io.bats".
 RUN ?=
+ONLY ?=
 
 .PHONY: help
 help: ## list these targets
@@ -30,6 +31,14 @@ test: ## run the test suites in virtual machines, or RUN="[-f PATTERN] FILE.bats
 .PHONY: check
 check: ## run the static checks
 	@tests/check $(RUN)
+
+.PHONY: bench
+bench: ## measure what snapshots cost, in virtual machines, or only what matches ONLY=regex
+	@tests/bench/run $(RUN) $(if $(ONLY),'$(ONLY)')
+
+.PHONY: bench-report
+bench-report: ## make docs/benchmarks.md from what was measured
+	@tests/bench/report
 
 .PHONY: install
 install: modules ## install module, udev rules and tool (DESTDIR, PREFIX, UDEVDIR)
