@@ -13,6 +13,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 
+#include "compat/bdev.h"
 #include "configfs.h"
 #include "diff_storage.h"
 #include "image.h"
@@ -543,7 +544,8 @@ CONFIGFS_ATTR_RO(blksnap_, version);
 
 static ssize_t blksnap_features_show(struct config_item *item, char *page)
 {
-	return sysfs_emit(page, "diff-bdev\nimage-write\noverlap\n");
+	return sysfs_emit(page, "diff-bdev\n%simage-write\noverlap\n",
+			  compat_bdev_freezes_btrfs() ? "freeze-btrfs\n" : "");
 }
 CONFIGFS_ATTR_RO(blksnap_, features);
 
