@@ -28,6 +28,10 @@ demo: ## see it at work, in a virtual machine
 test: ## run the test suites in virtual machines, or RUN="[-f PATTERN] FILE.bats..."
 	@tests/run $(RUN)
 
+.PHONY: test-kernels
+test-kernels: ## run the test suites on every supported kernel, one after the other (RUN as for test)
+	@tests/kernels $(RUN)
+
 .PHONY: check
 check: ## run the static checks
 	@tests/check $(RUN)

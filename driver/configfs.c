@@ -14,6 +14,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 
+#include "compat/bdev.h"
 #include "configfs.h"
 #include "diff_storage.h"
 #include "image.h"
@@ -870,7 +871,8 @@ CONFIGFS_ATTR_RO(blksnap_, version);
 static ssize_t blksnap_features_show(struct config_item *item, char *page)
 {
 	return sysfs_emit(page,
-			  "cbt\ndiff-bdev\ndiff-dir\ndiff-file\ngrow\nimage-write\noverlap\n");
+			  "cbt\ndiff-bdev\ndiff-dir\ndiff-file\n%sgrow\nimage-write\noverlap\n",
+			  compat_bdev_freezes_btrfs() ? "freeze-btrfs\n" : "");
 }
 CONFIGFS_ATTR_RO(blksnap_, features);
 

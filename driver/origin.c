@@ -167,6 +167,26 @@ void origin_forget_fs(struct origin *origin)
 	}
 }
 
+static int origin_refuse_freeze(const struct frozen *frozen, int err,
+				struct error_text *error, const char *who)
+{
+	return error_set(error, who, err,
+			 "cannot freeze the file system on %pg%s",
+			 frozen->handle.bdev,
+			 err == -EBUSY ? ": it is frozen already" : "");
+}
+
+int origin_check_thawed(struct origin *origin, struct error_text *error,
+			const char *who)
+{
+	struct frozen *frozen;
+
+	list_for_each_entry(frozen, &origin->frozen, node)
+		if (compat_bdev_user_frozen(frozen->handle.bdev))
+			return origin_refuse_freeze(frozen, -EBUSY, error, who);
+	return 0;
+}
+
 void origin_sync(struct origin *origin)
 {
 	struct frozen *frozen;
@@ -218,9 +238,7 @@ int origin_freeze(struct origin *origin, struct error_text *error,
 
 		ret = compat_bdev_freeze(bdev);
 		if (ret) {
-			error_set(error, who, ret,
-				  "cannot freeze the file system on %pg%s", bdev,
-				  ret == -EBUSY ? ": it is frozen already" : "");
+			origin_refuse_freeze(frozen, ret, error, who);
 			goto out_thaw;
 		}
 		frozen->has_fs = compat_bdev_fs_frozen(bdev);

@@ -91,6 +91,19 @@ int origin_list_fs(struct origin *origin);
 void origin_forget_fs(struct origin *origin);
 
 /**
+ * origin_check_thawed() - refuses file systems that somebody else has frozen
+ * @origin: listed
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ *
+ * To be asked of all origins before the first of them is frozen: a file system
+ * that has several devices is frozen with each of them. Not every kernel can
+ * tell: then origin_freeze() fails. Context: may sleep. Return: 0 or -EBUSY.
+ */
+int origin_check_thawed(struct origin *origin, struct error_text *error,
+			const char *who);
+
+/**
  * origin_sync() - writes back what its file systems have, without freezing
  * @origin: listed. Context: may sleep, as long as that takes.
  */

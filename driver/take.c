@@ -762,6 +762,12 @@ static int take_freeze(struct session *session)
 	struct snapshot *snapshot;
 	int ret;
 
+	list_for_each_entry(snapshot, &session->snapshots, node) {
+		ret = origin_check_thawed(&snapshot->origin, &snapshot->error,
+					  snapshot->label);
+		if (ret)
+			return take_blame(snapshot, ret);
+	}
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		origin_sync(&snapshot->origin);
 	take_copy_maps(session);

@@ -194,17 +194,65 @@ taken_busy() {
 	session_destroy s
 }
 
-@test "file system: btrfs is not frozen before 6.13, and \`frozen\` says so" {
-	[[ $(uname -r) =~ ^6\.(1|12)\. ]] || skip "another kernel"
+# btrfs_taken: a session "s" of a btrfs on disk 5 that was written to just before.
+btrfs_taken() {
 	mkfs.btrfs -q "$(disk 5)"
 	mount_test "$(disk 5)" fs
+	echo before >/mnt/test-fs/file
 	session_make s "$(disk 2)" "$(disk 5)"
 	session_take s
-	[[ -z $(session_get s s1/frozen) ]]
+}
+
+# btrfs_goes_on: it is not frozen any more, and can be unmounted.
+btrfs_goes_on() {
 	echo goes >/mnt/test-fs/on
 	sync -f /mnt/test-fs
 	session_destroy s
 	umount /mnt/test-fs
+}
+
+@test "file system: btrfs is not frozen where the kernel cannot do it, and \`frozen\` says so" {
+	! grep -qx freeze-btrfs "$CONFIG/features" || skip "it has the feature freeze-btrfs"
+	btrfs_taken
+	[[ -z $(session_get s s1/frozen) ]]
+	btrfs_goes_on
+}
+
+@test "file system: btrfs is frozen where the kernel can do it: the image has what was written before" {
+	skip_unless_feature freeze-btrfs
+	btrfs_taken
+	[[ $(session_get s s1/frozen) == "$(major_minor "$(disk 5)")" ]]
+	# It has the UUID of its origin, which is mounted: its content is looked at where it is, not mounted.
+	btrfs check --readonly "$(image_of s s1)"
+	btrfs restore "$(image_of s s1)" "$BATS_TEST_TMPDIR"
+	[[ $(<"$BATS_TEST_TMPDIR/file") == before ]]
+	btrfs_goes_on
+}
+
+@test "file system: btrfs that was frozen by its user fails the take where the kernel would freeze it (EBUSY)" {
+	skip_unless_feature freeze-btrfs
+	mkfs.btrfs -q "$(disk 5)"
+	mount_test "$(disk 5)" fs
+	session_make s "$(disk 2)" "$(disk 5)"
+	fsfreeze -f /mnt/test-fs
+	defer sh -c 'fsfreeze -u /mnt/test-fs 2>/dev/null || true'
+	refuses EBUSY put "$SESSIONS/s/active" 1
+	refuses EBUSY fsfreeze -f /mnt/test-fs
+	fsfreeze -u /mnt/test-fs
+	session_take s
+	btrfs_goes_on
+}
+
+@test "file system: btrfs on two disks, both origins: frozen with each, and thawed" {
+	skip_unless_feature freeze-btrfs
+	mkfs.btrfs -q -d raid1 -m raid1 "$(disk 3)" "$(disk 4)"
+	btrfs device scan "$(disk 3)" "$(disk 4)"
+	mount_test "$(disk 3)" fs
+	session_make s "$(disk 2)" "$(disk 3)" "$(disk 4)"
+	session_take s
+	[[ $(session_get s s1/frozen) == "$(major_minor "$(disk 3)")" ]]
+	[[ $(session_get s s2/frozen) == "$(major_minor "$(disk 4)")" ]]
+	btrfs_goes_on
 }
 
 @test "file system: two on the partitions of a disk: both frozen, and the image has both" {

@@ -35,7 +35,7 @@ case $new$old in
 10) line="#define HAVE_$(printf '%s' "$name" | tr a-z- A-Z_) 1" ;;
 01) line="/* $name: the older form */" ;;
 00)
-	head -n 5 "$header.said" >&2
+	grep 'error:' "$header.said" | head -n 3 >&2
 	refuse 'the kernel has neither of the two forms that are known'
 	;;
 *) refuse 'both forms compile, so that they cannot be told apart' ;;

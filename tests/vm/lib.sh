@@ -7,6 +7,8 @@
 vm_tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 vm_cache=${BLKSNAP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/blksnap}
 vm_default_release=bookworm
+# The releases whose kernels are supported, the oldest first. What they have in common is in docs/kernels.md.
+vm_releases=(bookworm trixie trixie-backports)
 vm_name=${0##*/}
 
 die() {
