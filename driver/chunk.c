@@ -71,6 +71,7 @@ struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
 	chunk->state = CHUNK_LOADING;
 	chunk->owner = owner;
 	chunk->reserve = reserve;
+	chunk->copied = false;
 	chunk->start = start;
 	chunk->sectors = sectors;
 	INIT_LIST_HEAD(&chunk->node);
@@ -165,6 +166,16 @@ void chunk_load(struct chunk *chunk, struct block_device *origin,
 	while (index < chunk->nr_pages)
 		index += chunk_load_pages(chunk, origin, index);
 	chunk_load_put(chunk);
+}
+
+void chunk_copy_twin(struct chunk *chunk, const struct chunk *twin)
+{
+	unsigned int from = (chunk->start - twin->start) / PAGE_SECTORS;
+	unsigned int i;
+
+	for (i = 0; i < chunk->nr_pages; i++)
+		copy_highpage(chunk->pages[i], twin->pages[from + i]);
+	chunk->copied = true;
 }
 
 void chunk_zero(struct chunk *chunk)

@@ -34,6 +34,8 @@ enum chunk_state { CHUNK_LOADING, CHUNK_READY, CHUNK_FAILED };
  * @last: last granule; set once
  * @start: first sector of the origin; set once
  * @sectors: how many; set once. The device's last granule may be a short one
+ * @born: when it was claimed, see diff_area_note_armed(); set once
+ * @copied: from another area's chunk, not read
  * @node: in its area's list of chunks to be stored, or in the batch that is
  *	being stored; protected by the area's lock
  * @waiters: of struct origin_write; protected by the area's lock
@@ -54,6 +56,8 @@ struct chunk {
 	unsigned long last;
 	sector_t start;
 	unsigned int sectors;
+	bool copied;
+	u64 born;
 	struct list_head node;
 	struct list_head waiters;
 	sector_t diff_sector;
@@ -159,6 +163,25 @@ void chunk_set_state(struct chunk *chunk, enum chunk_state state);
  */
 void chunk_load(struct chunk *chunk, struct block_device *origin,
 		void (*loaded)(struct chunk *chunk, int err));
+
+/**
+ * chunk_contains() - does one cover all of another? Context: any.
+ * @chunk: a chunk
+ * @other: of the same origin
+ */
+static inline bool chunk_contains(const struct chunk *chunk,
+				  const struct chunk *other)
+{
+	return chunk->start <= other->start &&
+	       other->start + other->sectors <= chunk->start + chunk->sectors;
+}
+
+/**
+ * chunk_copy_twin() - takes the content from another one
+ * @chunk: in state CHUNK_LOADING; only its loader writes to it
+ * @twin: ready, and contains it. Context: any.
+ */
+void chunk_copy_twin(struct chunk *chunk, const struct chunk *twin);
 
 /**
  * chunk_zero() - makes it a chunk of zeroes, and ready

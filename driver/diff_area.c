@@ -99,6 +99,14 @@ long diff_area_granule(struct block_device *origin, unsigned int wanted)
 	return granule;
 }
 
+/* Counts what diff_area_note_armed() is called for. */
+static atomic64_t area_arms;
+
+void diff_area_note_armed(struct diff_area *area)
+{
+	area->armed = atomic64_inc_return(&area_arms);
+}
+
 /* The state */
 
 const char *diff_area_state_name(enum diff_area_state state)
@@ -248,6 +256,8 @@ static void diff_area_count_loaded(struct diff_area *area,
 				   const struct chunk *chunk)
 {
 	diff_area_count_ready(area, chunk);
+	if (chunk->copied)
+		return;
 	atomic64_add((u64)chunk->sectors << SECTOR_SHIFT,
 		     &area->stats.origin_read_bytes);
 }
@@ -308,6 +318,7 @@ static struct chunk *diff_area_new_chunk(struct diff_area *area,
 		return chunk;
 	chunk->first = first;
 	chunk->last = diff_area_granule_of(area, end - 1);
+	chunk->born = atomic64_read(&area_arms);
 	return chunk;
 }
 
@@ -347,6 +358,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
 	if (IS_ERR(chunk))
 		return chunk;
 	chunk_zero(chunk);
+	chunk->born = 0; /* it is not what the origin has */
 	chunk = __diff_area_enter(area, chunk);
 	if (IS_ERR(chunk))
 		return chunk;
@@ -365,6 +377,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
  * @joins: that one is of another write
  * @nr_loads: how many chunks it made
  * @sectors: of them
+ * @areas: those that follow the origin, or NULL
  * @urgent: for a store of another area, which frees memory
  * @settles: what reads as zeroes is to get a chunk, too
  * @err: why not everything has a chunk
@@ -376,6 +389,7 @@ struct preserving {
 	bool joins;
 	unsigned int nr_loads;
 	sector_t sectors;
+	struct list_head *areas;
 	bool urgent;
 	bool settles;
 	int err;
@@ -444,6 +458,49 @@ static void diff_area_claim(struct diff_area *area, struct preserving *work,
 	mutex_unlock(&area->map.mutex);
 }
 
+/*
+ * The content of a chunk is also in one of another area if that was read after
+ * this area had been armed: since then nothing that this area lacks has been
+ * overwritten. Returns that chunk, with a reference.
+ */
+static struct chunk *diff_area_find_twin(struct diff_area *area,
+					 struct diff_area *other,
+					 const struct chunk *chunk)
+{
+	struct chunk *twin = NULL;
+	struct diff_run run;
+
+	if (other == area || !diff_map_may_walk(&other->map))
+		return NULL;
+	rcu_read_lock();
+	diff_map_lookup(&other->map, diff_area_granule_of(other, chunk->start),
+			&run);
+	if (run.kind == DIFF_CHUNK && chunk_is_ready(run.chunk) &&
+	    run.chunk->born >= area->armed &&
+	    chunk_contains(run.chunk, chunk) && chunk_tryget(run.chunk))
+		twin = run.chunk;
+	rcu_read_unlock();
+	return twin;
+}
+
+/* Several sessions that need the same content read it once. */
+static bool diff_area_copy_twin(struct diff_area *area, struct chunk *chunk,
+				struct list_head *areas)
+{
+	struct diff_area *other;
+	struct chunk *twin;
+
+	list_for_each_entry(other, areas, node) {
+		twin = diff_area_find_twin(area, other, chunk);
+		if (!twin)
+			continue;
+		chunk_copy_twin(chunk, twin);
+		chunk_put(twin);
+		return true;
+	}
+	return false;
+}
+
 static void diff_area_issue(struct diff_area *area, struct preserving *work)
 {
 	struct chunk *chunk, *next;
@@ -451,7 +508,11 @@ static void diff_area_issue(struct diff_area *area, struct preserving *work)
 	list_for_each_entry_safe(chunk, next, &work->loads, node) {
 		list_del_init(&chunk->node);
 		percpu_ref_get(&area->users);
-		chunk_load(chunk, area->config.origin, diff_area_loaded);
+		if (work->areas && diff_area_copy_twin(area, chunk, work->areas))
+			diff_area_loaded(chunk, 0);
+		else
+			chunk_load(chunk, area->config.origin,
+				   diff_area_loaded);
 	}
 }
 
@@ -546,12 +607,14 @@ static enum gate_answer diff_area_park(struct diff_area *area,
 
 enum gate_answer diff_area_preserve(struct diff_area *area,
 				    struct origin_write *write,
-				    sector_t first, sector_t last)
+				    sector_t first, sector_t last,
+				    struct list_head *areas)
 {
 	enum gate_answer answer = GATE_READY;
 	struct preserving work = {
 		.reliefs = memory_reliefs(),
 		.loads = LIST_HEAD_INIT(work.loads),
+		.areas = areas,
 		.urgent = diff_store_is_store(write->bio),
 	};
 
@@ -661,11 +724,21 @@ static void diff_area_store_fail(struct diff_area *area, int err)
 	}
 }
 
+/*
+ * What became ready while a batch was stored waits for the next large one, if
+ * nobody needs it stored now.
+ */
+static bool diff_area_wants_store(struct diff_area *area)
+{
+	return READ_ONCE(area->state) == DIFF_AREA_ACTIVE &&
+	       (memory_is_short() || atomic_read(&area->settling));
+}
+
 static void diff_area_store(struct diff_area *area)
 {
 	int ret = 1;
 
-	while (ret > 0 && READ_ONCE(area->state) == DIFF_AREA_ACTIVE) {
+	while (ret > 0 && diff_area_wants_store(area)) {
 		ret = diff_store_ready(area);
 		if (ret > 0)
 			diff_area_note_change(area);

@@ -105,6 +105,8 @@ struct diff_stats {
  * @config: set once
  * @granule_shift: log2 of the granule in sectors; set once
  * @sectors: size of the origin; set once
+ * @armed: when it was, by the count of all that ever were; set while no write
+ *	passes
  * @kref: the struct itself
  * @node: in its tracker's list; protected by the tracker's semaphore, read
  *	under RCU
@@ -132,6 +134,7 @@ struct diff_area {
 	struct diff_area_config config;
 	unsigned int granule_shift;
 	sector_t sectors;
+	u64 armed;
 	struct kref kref;
 	struct list_head node;
 	struct percpu_ref users;
@@ -182,6 +185,12 @@ void diff_area_get(struct diff_area *area);
  * @area: the area
  */
 void diff_area_put(struct diff_area *area);
+
+/**
+ * diff_area_note_armed() - from now on it is shown each write
+ * @area: the gate of its origin is closed and drained. Context: any.
+ */
+void diff_area_note_armed(struct diff_area *area);
 
 /**
  * diff_area_retire() - from now on images have errors, and nothing can fail
@@ -270,12 +279,15 @@ bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last);
  * @write: the held write
  * @first: its first sector on this origin
  * @last: its last one
+ * @areas: all that follow this origin, by &struct diff_area.node; they stay there
+ *	while this is called
  *
  * Context: as gate_watcher_ops.prepare. Return: see enum gate_answer.
  */
 enum gate_answer diff_area_preserve(struct diff_area *area,
 				    struct origin_write *write,
-				    sector_t first, sector_t last);
+				    sector_t first, sector_t last,
+				    struct list_head *areas);
 
 /**
  * diff_area_exclude() - says that sectors belong to a difference storage

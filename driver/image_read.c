@@ -22,6 +22,7 @@
 #include <linux/blkdev.h>
 #include <linux/bvec.h>
 #include <linux/slab.h>
+#include <linux/sort.h>
 
 #include "chunk.h"
 #include "diff_area.h"
@@ -30,6 +31,9 @@
 #include "image_read.h"
 
 #define IMAGE_READS 16	/* that can always be under way, of one image */
+
+/* A read of 1 MiB has no more parts, unless granules are preserved in part. */
+#define IMAGE_STORED_MAX 256
 
 /**
  * struct image_read - one read of an image
@@ -137,61 +141,152 @@ static void image_zero(struct bio *bio, struct bvec_iter iter)
 		memzero_bvec(&bvec);
 }
 
-static void image_lay_over(struct image_read *read, struct diff_io *io,
-			   const struct image_part *part)
-{
-	struct diff_stats *stats = &read->reader->area->stats;
-	struct bvec_iter iter, at;
-	struct bio_vec bvec;
+/**
+ * struct image_stored - a part of a read that is in the difference storage
+ * @pos: where
+ * @iter: its memory
+ */
+struct image_stored {
 	sector_t pos;
+	struct bvec_iter iter;
+};
 
-	iter = image_part_iter(part, read->bio, read->iter);
-	if (part->kind == DIFF_CHUNK) {
+/**
+ * struct image_overlay - step 2 of a read, under way
+ * @read: the read
+ * @io: requests to the difference storage
+ * @stored: parts that are to be read there; NULL if there was no memory
+ * @nr_stored: how many
+ */
+struct image_overlay {
+	struct image_read *read;
+	struct diff_io io;
+	struct image_stored *stored;
+	unsigned int nr_stored;
+};
+
+static int image_stored_by_pos(const void *a, const void *b)
+{
+	const struct image_stored *one = a;
+	const struct image_stored *two = b;
+
+	return one->pos < two->pos ? -1 : one->pos > two->pos;
+}
+
+static void image_read_stored(struct image_overlay *overlay,
+			      const struct image_stored *stored)
+{
+	sector_t pos = stored->pos;
+	struct bvec_iter at;
+	struct bio_vec bvec;
+
+	__bio_for_each_segment(bvec, overlay->read->bio, at, stored->iter) {
+		diff_io_add(&overlay->io, pos, &bvec);
+		pos += bvec.bv_len >> SECTOR_SHIFT;
+	}
+}
+
+/*
+ * Neighbours in the storage are neighbours in the image only within the batch
+ * that they were stored with: so sorted by place they are fewer requests.
+ */
+static void image_read_all_stored(struct image_overlay *overlay)
+{
+	unsigned int i;
+
+	sort(overlay->stored, overlay->nr_stored, sizeof(*overlay->stored),
+	     image_stored_by_pos, NULL);
+	for (i = 0; i < overlay->nr_stored; i++)
+		image_read_stored(overlay, &overlay->stored[i]);
+	overlay->nr_stored = 0;
+	diff_io_submit(&overlay->io);
+}
+
+static void image_add_stored(struct image_overlay *overlay, sector_t pos,
+			     struct bvec_iter iter)
+{
+	struct image_stored stored = { .pos = pos, .iter = iter };
+
+	if (!overlay->stored) {
+		image_read_stored(overlay, &stored);
+		return;
+	}
+	if (overlay->nr_stored == IMAGE_STORED_MAX)
+		image_read_all_stored(overlay);
+	overlay->stored[overlay->nr_stored++] = stored;
+}
+
+static void image_lay_over(struct image_overlay *overlay,
+			   const struct image_part *part,
+			   struct bvec_iter iter)
+{
+	struct image_read *read = overlay->read;
+	struct diff_stats *stats = &read->reader->area->stats;
+
+	switch (part->kind) {
+	case DIFF_ORIGIN:
+		break;
+	case DIFF_CHUNK:
 		chunk_copy(part->chunk, part->first, read->bio, iter);
 		chunk_put(part->chunk);
 		atomic64_add(iter.bi_size, &stats->reads_memory);
-		return;
-	}
-	if (part->kind == DIFF_ZERO) {
+		break;
+	case DIFF_STORED:
+		image_add_stored(overlay, part->first + part->displacement,
+				 iter);
+		break;
+	case DIFF_ZERO:
 		image_zero(read->bio, iter);
-		return;
-	}
-	if (part->kind == DIFF_LOST) {
+		break;
+	case DIFF_LOST:
 		WRITE_ONCE(read->status, BLK_STS_IOERR);
-		return;
+		break;
 	}
-	pos = part->first + part->displacement;
-	__bio_for_each_segment(bvec, read->bio, at, iter) {
-		diff_io_add(io, pos, &bvec);
-		pos += bvec.bv_len >> SECTOR_SHIFT;
+}
+
+/* Returns how many sectors are on the origin still. */
+static sector_t image_lay_over_all(struct image_overlay *overlay)
+{
+	struct image_read *read = overlay->read;
+	struct bvec_iter rest = read->iter, iter;
+	struct image_part part;
+	sector_t absent = 0;
+
+	while (rest.bi_size) {
+		image_next_part(read->reader->area, rest.bi_sector,
+				rest.bi_sector + (rest.bi_size >> SECTOR_SHIFT), &part);
+		iter = rest;
+		iter.bi_size = part.sectors << SECTOR_SHIFT;
+		image_lay_over(overlay, &part, iter);
+		if (part.kind == DIFF_ORIGIN)
+			absent += part.sectors;
+		bio_advance_iter(read->bio, &rest, iter.bi_size);
 	}
+	return absent;
 }
 
 static void image_overlay(struct image_read *read)
 {
 	struct diff_area *area = read->reader->area;
-	struct diff_io io = {
-		.storage = area->config.storage,
-		.bios = &read->reader->bios,
-		.opf = REQ_OP_READ,
-		.pages = image_max_segments(&read->iter),
-		.begin = image_diff_begin,
-		.end_io = image_diff_endio,
-		.private = read,
+	struct image_overlay overlay = {
+		.read = read,
+		.io = {
+			.storage = area->config.storage,
+			.bios = &read->reader->bios,
+			.opf = REQ_OP_READ,
+			.pages = image_max_segments(&read->iter),
+			.begin = image_diff_begin,
+			.end_io = image_diff_endio,
+			.private = read,
+		},
+		.stored = kmalloc_array(IMAGE_STORED_MAX,
+					sizeof(*overlay.stored),
+					GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN),
 	};
-	sector_t at = read->iter.bi_sector;
-	sector_t end = at + (read->iter.bi_size >> SECTOR_SHIFT);
-	struct image_part part;
-	sector_t absent = 0;
+	sector_t absent = image_lay_over_all(&overlay);
 
-	for (; at < end; at += part.sectors) {
-		image_next_part(area, at, end, &part);
-		if (part.kind == DIFF_ORIGIN)
-			absent += part.sectors;
-		else
-			image_lay_over(read, &io, &part);
-	}
-	diff_io_submit(&io);
+	image_read_all_stored(&overlay);
+	kfree(overlay.stored);
 	if (absent < read->absent)
 		atomic64_inc(&area->stats.reads_repeated);
 	image_read_put(read);

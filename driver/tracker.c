@@ -127,7 +127,8 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 		goto out;
 	}
 	list_for_each_entry(area, &tracker->areas, node) {
-		answer = diff_area_preserve(area, write, first, last);
+		answer = diff_area_preserve(area, write, first, last,
+					    &tracker->areas);
 		if (answer != GATE_READY)
 			break;
 	}
@@ -166,6 +167,7 @@ struct gate *tracker_gate(const struct tracker *tracker)
 void tracker_arm(struct tracker *tracker, struct diff_area *area)
 {
 	down_write(&tracker->areas_sem);
+	diff_area_note_armed(area);
 	list_add_tail_rcu(&area->node, &tracker->areas);
 	up_write(&tracker->areas_sem);
 }

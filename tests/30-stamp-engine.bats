@@ -34,6 +34,32 @@ stormed() {
 	session_destroy s
 }
 
+# --- several sessions ------------------------------------------------------------------------------------------------
+
+@test "engine: a write that two sessions need is read once, and each keeps its own instant (I2)" {
+	local origin one two read=0
+	origin=$(disk 1)
+	filled "$origin" --length 64M
+	session_make s "$(disk 2)" "$origin"
+	session_make t "$(disk 4)" "$origin"
+	session_take s
+	# What only the first one knows: its chunks are older than the second session.
+	stamp fill "$origin" --seed "$SEED" --seq 2 --length 16M
+	session_take t
+	one=$(image_of s s1)
+	two=$(image_of t s1)
+	stamp fill "$origin" --seed "$SEED" --seq 3 --length 32M
+	image_is "$one" --length 64M
+	stamp verify "$two" --seed "$SEED" --seq 2 --length 16M
+	stamp verify "$two" --seed "$SEED" --seq 1 --offset 16M --length 48M
+	[[ $(stat_of "$one" chunks_preserved) -eq $((32 << 8)) && $(stat_of "$two" chunks_preserved) -eq $((32 << 8)) ]]
+	# 16 MiB for the first one alone, then 16 MiB for the second one alone, and 16 MiB for both.
+	read=$(($(stat_of "$one" origin_read_bytes) + $(stat_of "$two" origin_read_bytes)))
+	[[ $read -lt $((50 << 20)) ]] || fail "$read bytes were read"
+	session_destroy t
+	session_destroy s
+}
+
 # --- ways to write ---------------------------------------------------------------------------------------------------
 
 @test "engine: I2 I3: ten thousand direct overwrites; image reads are repeated" {
