@@ -5,7 +5,7 @@
 # that names its cases with `wanted`, makes a stack with one of the functions *_up, measures with `run_fio`, and takes the
 # stack down with `down`. Each measurement is a line of JSON in $OUT.
 
-: "${BENCH_ONLY:=.}" "${BENCH_REPEAT:=3}" "${BENCH_SECONDS:=8}"
+: "${BENCH_ONLY:=.}" "${BENCH_REPEAT:=3}" "${BENCH_SECONDS:=6}"
 
 KO=/blksnap/build/blksnap.ko
 CONFIG=/sys/kernel/config/blksnap
