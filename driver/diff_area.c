@@ -731,7 +731,8 @@ static void diff_area_store_fail(struct diff_area *area, int err)
 static bool diff_area_wants_store(struct diff_area *area)
 {
 	return READ_ONCE(area->state) == DIFF_AREA_ACTIVE &&
-	       (memory_is_short() || atomic_read(&area->settling));
+	       (memory_is_short() || !list_empty(&area->starved) ||
+		atomic_read(&area->settling));
 }
 
 static void diff_area_store(struct diff_area *area)

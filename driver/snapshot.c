@@ -76,6 +76,16 @@ static void session_share_failure(struct session *session,
 	}
 }
 
+/* The origin may have gone away, or have shrunk below what was snapshotted. */
+static void snapshot_look_at_origin(struct snapshot *snapshot)
+{
+	if (!xchg(&snapshot->noticed, false) ||
+	    disk_watch_verdict(&snapshot->watch) != DISK_LOST)
+		return;
+	diff_area_fail(snapshot->area, DIFF_AREA_LOST, false, -ENODEV,
+		       "the origin went away");
+}
+
 /* One event is enough, on the first image: what is low is the session's. */
 static void session_announce_low_space(struct session *session)
 {
@@ -102,6 +112,8 @@ static void session_fail_work(struct work_struct *work)
 		return; /* the take queues it again when the images are there */
 	if (xchg(&session->low_space, false))
 		session_announce_low_space(session);
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		snapshot_look_at_origin(snapshot);
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		if (READ_ONCE(snapshot->shared_failure))
 			session_share_failure(session, snapshot);

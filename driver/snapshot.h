@@ -9,6 +9,7 @@
 
 #include "diff_area.h"
 #include "diff_target.h"
+#include "disk_watch.h"
 #include "error.h"
 #include "origin.h"
 #include "stack.h"
@@ -36,6 +37,8 @@ struct tracker;
  * @picked: granule of the take that is under way
  * @origin: while active
  * @stack: what the origin is built upon; while active
+ * @watch: tells that the origin goes away; while active
+ * @noticed: it has told something
  * @tracker: while active
  * @freeze: of the tracker's change map, if there is one; during the take
  * @area: while active
@@ -60,6 +63,8 @@ struct snapshot {
 	unsigned int picked;
 	struct origin origin;
 	struct stack stack;
+	struct disk_watch watch;
+	bool noticed;
 	struct tracker *tracker;
 	struct cbt_freeze *freeze;
 	struct diff_area *area;

@@ -533,6 +533,28 @@ static int snapshot_create_image(struct snapshot *snapshot)
 	return ret;
 }
 
+/* Any context. */
+static void snapshot_noticed(struct disk_watch *watch)
+{
+	struct snapshot *snapshot = container_of(watch, struct snapshot, watch);
+
+	WRITE_ONCE(snapshot->noticed, true);
+	compat_queue_unbound(&snapshot->session->fail_work);
+}
+
+static int snapshot_watch(struct snapshot *snapshot)
+{
+	int ret;
+
+	snapshot->noticed = false;
+	snapshot->watch.event = snapshot_noticed;
+	ret = disk_watch_add(&snapshot->watch, snapshot_bdev(snapshot));
+	if (ret)
+		error_set(&snapshot->error, snapshot->label, ret,
+			  "cannot watch %s", snapshot->device);
+	return ret;
+}
+
 static int snapshot_attach(struct snapshot *snapshot)
 {
 	int ret;
@@ -568,6 +590,7 @@ static void snapshot_end_freeze(struct snapshot *snapshot)
  */
 static void snapshot_teardown(struct snapshot *snapshot)
 {
+	disk_watch_del(&snapshot->watch);
 	image_destroy(snapshot->image);
 	snapshot->image = NULL;
 	snapshot_destroy_area(snapshot);
@@ -595,8 +618,13 @@ static int snapshot_setup(struct snapshot *snapshot)
 	ret = snapshot_create_image(snapshot);
 	if (ret)
 		goto out_area;
+	ret = snapshot_watch(snapshot);
+	if (ret)
+		goto out_image;
 	return 0;
 
+out_image:
+	image_destroy(snapshot->image);
 out_area:
 	snapshot_destroy_area(snapshot);
 out_freeze:

@@ -656,6 +656,37 @@ bad_reads_on() {
 	wait_until 10 unused "$BAD"
 }
 
+@test "engine: I1 I8: the origin is unplugged: lost, and the other origin goes on" {
+	local events=$BATS_TEST_TMPDIR/events image
+	bad_reads
+	filled "$BAD" --length 16M
+	filled "$(disk 3)" --length 4M
+	session_of "$(disk 2)" "$BAD" "$(disk 3)"
+	image=$(image_of s s1)
+	watch_events "$events"
+	echo 1 >"/sys/block/${BAD##*/}/device/delete"
+	wait_until 20 state_is lost
+	wait_until 10 event_of "$events" lost s1
+	[[ $(session_get s s1/error) == 'ENODEV: '* ]]
+	[[ $(session_get s s2/state) == active ]]
+	image_fails "$image"
+	storm "$(disk 3)" "$(image_of s s2)" --length 4M --count 500
+	session_destroy s
+}
+
+@test "engine: I8: the origin shrinks: lost; it grows: the session goes on" {
+	dm_linear volume "$(disk 1)" 65536
+	filled /dev/mapper/volume
+	session_of "$(disk 2)" /dev/mapper/volume
+	dm_switch volume "0 131072 linear $(disk 1) 0"
+	storm /dev/mapper/volume "$(image_of s s1)" --length 8M --count 300
+	[[ $(session_get s state) == active ]]
+	dm_switch volume "0 32768 linear $(disk 1) 0"
+	wait_until 20 state_is lost
+	image_fails "$(image_of s s1)"
+	session_destroy s
+}
+
 unused() {
 	settle
 	! fuser -s "$1"

@@ -403,3 +403,45 @@ lv_of_disk_1() {
 	nothing_left s
 	session_destroy s
 }
+
+@test "tool: watch prints the events of a session, as they come, for the eye and as JSON" {
+	local all=$BATS_TEST_TMPDIR/all one=$BATS_TEST_TMPDIR/one
+	echo 4M >/sys/module/blksnap/parameters/memory_limit
+	dm_linear small "$(disk 2)" 24576
+	dm_linear large "$(disk 2)" 131072 65536
+	blksnap take s --diff /dev/mapper/small "$(disk 1)"
+	blksnap take t --diff /dev/mapper/large "$(disk 1)"
+	env --default-signal=INT blksnap watch --json >"$all" 3>&- &
+	defer end_background $!
+	env --default-signal=INT blksnap watch t >"$one" 3>&- &
+	defer end_background $!
+	sleep 2
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=32 oflag=direct conv=notrunc status=none
+	wait_until 20 grep -q '"event": "overflow"' "$all"
+	run -0 jq -r 'select(.event == "overflow") | "\(.session)/\(.snapshot) \(.origin)"' "$all"
+	[[ $output == "s/$(basename "$(disk 1)") $(major_minor "$(disk 1)")" ]]
+	run -0 jq -r 'select(.event == "low_space") | .session' "$all"
+	[[ $output == s* ]]
+	run ! grep -q ' s/' "$one"
+	blksnap release --all
+	run -2 blksnap watch a b
+	run -1 blksnap watch nowhere
+}
+
+@test "tool: a rule that raises the limit when space is low" {
+	local dir
+	echo 4M >/sys/module/blksnap/parameters/memory_limit
+	mkfs.ext4 -q "$(disk 2)"
+	dir=$(mount_test "$(disk 2)" diff)
+	cat >/run/udev/rules.d/99-test-low-space.rules <<-'END'
+		ACTION=="change", ENV{BLKSNAP_EVENT}=="low_space", RUN+="/bin/sh -c 'echo 300M >/sys/kernel/config/blksnap/sessions/$env{BLKSNAP_SESSION}/diff_limit'"
+	END
+	defer rm /run/udev/rules.d/99-test-low-space.rules
+	udevadm control --reload
+	blksnap take s --diff "$dir/diff" --limit 64M "$(disk 1)"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=50 oflag=direct conv=notrunc status=none
+	wait_until 30 grep -qx $((300 << 20)) "$SESSIONS/s/diff_limit"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=200 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]]
+	blksnap release s
+}
