@@ -211,6 +211,24 @@ usual() {
 	session_destroy s
 }
 
+@test "interface: diff_limit and diff_low: sizes, and what is none (EINVAL)" {
+	local attr
+	usual
+	for attr in diff_limit diff_low; do
+		[[ -z $(session_get s "$attr") ]]
+		put "$SESSIONS/s/$attr" 3G
+		[[ $(session_get s "$attr") -eq $((3 << 30)) ]]
+		refused s EINVAL put "$SESSIONS/s/$attr" -1
+		refused s EINVAL put "$SESSIONS/s/$attr" much
+		refused s ERANGE put "$SESSIONS/s/$attr" 99999999999T
+		[[ $(session_get s "$attr") -eq $((3 << 30)) ]]
+	done
+	session_take s
+	refused s EINVAL put "$SESSIONS/s/diff_limit" 4G
+	put "$SESSIONS/s/diff_low" 1M
+	session_destroy s
+}
+
 @test "interface: diff_size and diff_used" {
 	usual
 	[[ $(session_get s diff_size) -eq 0 ]]
@@ -320,7 +338,7 @@ usual() {
 	usual
 	run -0 find "$SESSIONS/s" -maxdepth 1 -type f -printf '%m %f\n'
 	sorted=$(sort <<<"$output" | paste -sd' ')
-	[[ $sorted == "444 diff_size 444 diff_used 444 error 444 frozen_us 444 hold_us 444 state 644 active 644 diff_file" ]]
+	[[ $sorted == "444 diff_size 444 diff_used 444 error 444 frozen_us 444 hold_us 444 state 644 active 644 diff_file 644 diff_limit 644 diff_low" ]]
 	run -0 find "$SESSIONS/s/s1" -type f -printf '%m %f\n'
 	sorted=$(sort <<<"$output" | paste -sd' ')
 	[[ $sorted == "444 error 444 frozen 444 image 444 state 644 chunk_size 644 device 644 discard" ]]
