@@ -55,6 +55,7 @@
 #include "diff_area.h"
 #include "diff_storage.h"
 #include "diff_store.h"
+#include "trace.h"
 
 #define GRANULE_MIN SZ_4K
 #define GRANULE_HINT_MAX SZ_64K
@@ -191,6 +192,7 @@ void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 	what.va = &args;
 	error_set(&area->error, area->config.name, err, "%pV", &what);
 	va_end(args);
+	trace_blksnap_state(area->config.origin->bd_dev, state, err);
 
 	diff_area_resume_starved(area);
 	diff_area_note_change(area);
@@ -516,6 +518,14 @@ static void diff_area_issue(struct diff_area *area, struct preserving *work)
 	}
 }
 
+static void diff_area_count_joined(struct diff_area *area,
+				   const struct chunk *chunk)
+{
+	atomic64_inc(&area->stats.writes_joined);
+	trace_blksnap_join(area->config.origin->bd_dev, chunk->start,
+			   chunk->sectors);
+}
+
 /* Once the lock is dropped the write may be on its way again. */
 static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
 			      struct origin_write *write, bool joins)
@@ -527,7 +537,7 @@ static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
 	parked = chunk->state == CHUNK_LOADING;
 	if (parked) {
 		if (joins && !write->joined)
-			atomic64_inc(&area->stats.writes_joined);
+			diff_area_count_joined(area, chunk);
 		write->joined |= joins;
 		list_add_tail(&write->node, &chunk->waiters);
 	}

@@ -15,6 +15,7 @@
 #include "diff_io.h"
 #include "diff_storage.h"
 #include "diff_store.h"
+#include "trace.h"
 
 struct store {
 	struct diff_area *area;
@@ -191,6 +192,15 @@ static void store_undo(struct store *store)
 	spin_unlock_irq(&area->lock);
 }
 
+static void store_trace(const struct store *store, int err)
+{
+	const struct chunk *first = list_first_entry(&store->chunks,
+						     struct chunk, node);
+
+	trace_blksnap_store(store->area->config.origin->bd_dev, first->start,
+			    store->sectors, err);
+}
+
 int diff_store_ready(struct diff_area *area)
 {
 	struct store store;
@@ -203,6 +213,7 @@ int diff_store_ready(struct diff_area *area)
 		store_write(&store);
 		err = store.err;
 	}
+	store_trace(&store, err);
 	if (err) {
 		store_undo(&store);
 		return err;

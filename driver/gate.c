@@ -56,6 +56,7 @@
 #include "compat/disk.h"
 #include "filter.h"
 #include "gate.h"
+#include "trace.h"
 
 #define GATE_RESERVE 64	/* origin_writes that a gate can always have */
 
@@ -252,6 +253,16 @@ static void gate_tell_passed(struct gate *gate, const struct origin_write *write
 			watcher->ops->passed(watcher, write);
 }
 
+static void gate_trace_release(struct gate *gate,
+			       const struct origin_write *write)
+{
+	if (trace_blksnap_release_enabled())
+		trace_blksnap_release(disk_devt(gate->disk), write->first,
+				      write->last - write->first + 1,
+				      (ktime_get_ns() - write->held_ns) /
+				      NSEC_PER_USEC);
+}
+
 /*
  * The one place where a write is passed. A successful tryget orders what
  * follows after everything that was stored before gate_open(): pairs with the
@@ -271,6 +282,8 @@ static bool gate_try(struct gate *gate, struct origin_write *write)
 		goto out;
 	}
 	gate_tell_passed(gate, write);
+	if (write->held_ns)
+		gate_trace_release(gate, write);
 	/* A polled bio's private pointer belongs to whoever polls it. */
 	bio->bi_opf &= ~REQ_POLLED;
 	write->end_io = bio->bi_end_io;
@@ -326,6 +339,8 @@ static void gate_begin_hold(struct origin_write *write)
 	INIT_WORK(&write->work, gate_work);
 	write->held_ns = ktime_get_ns();
 	write->stalled_ns = write->held_ns;
+	trace_blksnap_hold(disk_devt(write->gate->disk), write->first,
+			   write->last - write->first + 1);
 }
 
 /* The submitter's flags do not fit the worker who will submit it again. */

@@ -29,6 +29,7 @@
 #include "diff_io.h"
 #include "image_part.h"
 #include "image_read.h"
+#include "trace.h"
 
 #define IMAGE_READS 16	/* that can always be under way, of one image */
 
@@ -265,6 +266,16 @@ static sector_t image_lay_over_all(struct image_overlay *overlay)
 	return absent;
 }
 
+static void image_count_reread(struct image_read *read, sector_t sectors)
+{
+	struct diff_area *area = read->reader->area;
+
+	atomic64_inc(&area->stats.reads_repeated);
+	trace_blksnap_image_reread(area->config.origin->bd_dev,
+				   read->iter.bi_sector,
+				   read->iter.bi_size >> SECTOR_SHIFT, sectors);
+}
+
 static void image_overlay(struct image_read *read)
 {
 	struct diff_area *area = read->reader->area;
@@ -288,7 +299,7 @@ static void image_overlay(struct image_read *read)
 	image_read_all_stored(&overlay);
 	kfree(overlay.stored);
 	if (absent < read->absent)
-		atomic64_inc(&area->stats.reads_repeated);
+		image_count_reread(read, read->absent - absent);
 	image_read_put(read);
 }
 
@@ -347,6 +358,10 @@ void image_read_start(struct image_reader *reader, struct bio *bio)
 	read->status = BLK_STS_OK;
 	atomic_set(&read->pending, 1);
 	read->absent = image_absent(area, &read->iter, &from, &to);
+	trace_blksnap_image_read(area->config.origin->bd_dev,
+				 read->iter.bi_sector,
+				 read->iter.bi_size >> SECTOR_SHIFT,
+				 read->absent);
 	if (read->absent)
 		image_read_origin(read, from, to);
 	else

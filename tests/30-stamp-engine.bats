@@ -34,6 +34,29 @@ stormed() {
 	session_destroy s
 }
 
+# --- tracepoints -----------------------------------------------------------------------------------------------------
+
+@test "engine: tracepoints tell of each write that is held, each store and each image read" {
+	local tracing=/sys/kernel/tracing events image
+	events=$BATS_TEST_TMPDIR/events
+	[[ -e $tracing/events ]] || mount -t tracefs none "$tracing"
+	echo 4M >"$MEMORY_LIMIT"
+	session_of "$(disk 2)" "$(disk 1)"
+	image=$(image_of s s1)
+	echo >"$tracing/trace"
+	echo 1 >"$tracing/events/blksnap/enable"
+	defer eval "echo 0 >$tracing/events/blksnap/enable"
+	dd if=/dev/zero of="$(disk 1)" bs=64k count=64 oflag=direct conv=notrunc status=none
+	dd if="$image" of=/dev/null bs=64k count=64 iflag=direct status=none
+	cat "$tracing/trace" >"$events"
+	[[ $(grep -c 'blksnap_hold: ' "$events") -eq $(stat_of "$image" writes_held) ]]
+	[[ $(grep -c 'blksnap_release: ' "$events") -eq $(stat_of "$image" writes_held) ]]
+	grep -q "blksnap_hold: $(major_minor "$(disk 1)") 128 + 128$" "$events"
+	grep -q "blksnap_store: $(major_minor "$(disk 1)") .* \[0\]$" "$events"
+	[[ $(grep -c 'blksnap_image_read: ' "$events") -ge 64 ]]
+	session_destroy s
+}
+
 # --- several sessions ------------------------------------------------------------------------------------------------
 
 @test "engine: a write that two sessions need is read once, and each keeps its own instant (I2)" {
