@@ -445,3 +445,33 @@ lv_of_disk_1() {
 	[[ $(session_get s state) == active ]]
 	blksnap release s
 }
+
+@test "tool: track, and what changed since an earlier snapshot" {
+	local image first
+	image=/dev/blksnap/s/$(basename "$(disk 1)")
+	blksnap track "$(disk 1)"
+	run -0 blksnap track "$(disk 1)"
+	blksnap take s --diff "$(disk 2)" "$(disk 1)"
+	run -0 blksnap changed "$image"
+	[[ -z $output ]]
+	first=$(cat "/sys/class/block/$(basename "$(readlink -e "$image")")/cbt/number")
+	dd if=/dev/zero of="$(disk 1)" bs=64k count=2 oflag=direct conv=notrunc status=none
+	dd if=/dev/zero of="$(disk 1)" bs=4096 seek=1000 count=1 oflag=direct conv=notrunc status=none
+	dd if=/dev/zero of="$(disk 1)" bs=4096 seek=262143 count=1 oflag=direct conv=notrunc status=none
+	blksnap release s
+	blksnap take s --diff "$(disk 2)" "$(disk 1)"
+	run -0 blksnap changed --since "$first" "$image"
+	[[ $output == $'0 131072\n4063232 65536\n1073676288 65536' ]]
+	run -0 blksnap changed --json --since "$first" "$image"
+	jq -e '.ranges == [[0, 131072], [4063232, 65536], [1073676288, 65536]] and .since == 1 and .number == 2' <<<"$output"
+	run -1 blksnap changed --since 2 "$image"
+	run -2 blksnap changed --since x "$image"
+	run -1 blksnap changed "$(disk 2)"
+	blksnap release s
+	blksnap track --off "$(disk 1)"
+	[[ -z $(ls "$TRACKERS") ]]
+	run -1 blksnap track --off "$(disk 1)"
+	run -1 blksnap track "$(disk 2)" /nowhere
+	[[ $(ls "$TRACKERS") == "$(basename "$(disk 2)")" ]]
+	blksnap track --off "$(disk 2)"
+}
