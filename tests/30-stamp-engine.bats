@@ -702,7 +702,8 @@ bad_reads_on() {
 	filled /dev/mapper/volume
 	session_of "$(disk 2)" /dev/mapper/volume
 	dm_switch volume "0 131072 linear $(disk 1) 0"
-	storm /dev/mapper/volume "$(image_of s s1)" --length 8M --count 300
+	dd if=/dev/urandom of=/dev/mapper/volume bs=64k count=600 oflag=direct conv=notrunc status=none
+	image_is "$(image_of s s1)"
 	[[ $(session_get s state) == active ]]
 	dm_switch volume "0 32768 linear $(disk 1) 0"
 	wait_until 20 state_is lost
