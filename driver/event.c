@@ -26,7 +26,7 @@ static void event_send(struct kobject *kobj, char **envp, unsigned int nr)
 		kfree(envp[i]);
 }
 
-void event_state_changed(const struct image *image, const char *event)
+void event_tell(const struct image *image, const char *event)
 {
 	struct gendisk *disk = image_disk(image);
 	const struct image_config *config = image_of(disk);
@@ -40,8 +40,14 @@ void event_state_changed(const struct image *image, const char *event)
 			  MINOR(config->area->config.origin->bd_dev)),
 	};
 
-	sysfs_notify(kobj, SYSFS_IMAGE_GROUP, "state");
 	event_send(kobj, envp, EVENT_VARS);
+}
+
+void event_state_changed(const struct image *image, const char *state)
+{
+	sysfs_notify(&disk_to_dev(image_disk(image))->kobj, SYSFS_IMAGE_GROUP,
+		     "state");
+	event_tell(image, state);
 }
 
 void event_tracking_lost(const char *tracker, dev_t origin)

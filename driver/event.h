@@ -7,14 +7,22 @@
 struct image;
 
 /**
- * event_state_changed() - tells the administrator about an image's state
+ * event_tell() - tells the administrator something about an image
  * @image: is shown
  * @event: the value of BLKSNAP_EVENT
  *
- * Sends a "change" uevent, and wakes who polls the attribute "state".
- * Context: may sleep.
+ * Sends a "change" uevent. Context: may sleep.
  */
-void event_state_changed(const struct image *image, const char *event);
+void event_tell(const struct image *image, const char *event);
+
+/**
+ * event_state_changed() - tells the administrator about an image's state
+ * @image: is shown
+ * @state: the new one, which is the value of BLKSNAP_EVENT, too
+ *
+ * Does the same, and wakes who polls the attribute "state". Context: may sleep.
+ */
+void event_state_changed(const struct image *image, const char *state);
 
 /**
  * event_tracking_lost() - tells the administrator that a tracker has ended

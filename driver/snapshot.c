@@ -96,7 +96,7 @@ static void session_announce_low_space(struct session *session)
 	diff_storage_bytes(session->storage, &size, &used);
 	pr_warn("%s: low_space: %llu of %llu bytes of the difference storage are free\n",
 		session->name, size - used, size);
-	event_state_changed(snapshot->image, "low_space");
+	event_tell(snapshot->image, "low_space");
 }
 
 /*

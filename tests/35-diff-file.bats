@@ -303,7 +303,8 @@ larger_than() {
 	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
 	session_make t "$(disk 4)" "$(disk 2)"
 	session_take t
-	refused s EXDEV put "$SESSIONS/s/diff_limit" 256M
+	refuses EXDEV put "$SESSIONS/s/diff_limit" 256M
+	[[ $(session_get s error) == 'EXDEV: '* && $(session_get s diff_limit) -eq $((128 << 20)) ]]
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=60 oflag=direct conv=notrunc status=none
 	wait_until 20 log_has 'low_space'
 	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
