@@ -96,16 +96,22 @@ out_charge:
 	return ERR_PTR(-ENOMEM);
 }
 
-void chunk_put(struct chunk *chunk)
+void chunk_drop_pages(struct chunk *chunk)
 {
 	size_t bytes = (size_t)chunk->nr_pages << PAGE_SHIFT;
-	struct memory_user *reserve = chunk->reserve;
 
-	if (!refcount_dec_and_test(&chunk->refs))
+	if (!bytes)
 		return;
 	chunk_free_pages(chunk);
+	chunk_uncharge(chunk->reserve, bytes);
+}
+
+void chunk_put(struct chunk *chunk)
+{
+	if (!refcount_dec_and_test(&chunk->refs))
+		return;
+	chunk_drop_pages(chunk);
 	kfree_rcu(chunk, rcu);
-	chunk_uncharge(reserve, bytes);
 }
 
 void chunk_set_state(struct chunk *chunk, enum chunk_state state)

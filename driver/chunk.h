@@ -44,7 +44,7 @@ enum chunk_state { CHUNK_LOADING, CHUNK_READY, CHUNK_FAILED };
  * @load_err: of any of them
  * @loaded: called when they are complete; set once
  * @rcu: lookups find chunks without a lock
- * @nr_pages: how many; set once
+ * @nr_pages: how many; set once, 0 in the end
  * @pages: the content, page by page; written before CHUNK_READY only
  */
 struct chunk {
@@ -115,6 +115,14 @@ static inline void chunk_get(struct chunk *chunk)
 {
 	refcount_inc(&chunk->refs);
 }
+
+/**
+ * chunk_drop_pages() - gives the memory back before the last reference is gone
+ * @chunk: it could not be loaded, and is going to be CHUNK_FAILED
+ *
+ * Context: any.
+ */
+void chunk_drop_pages(struct chunk *chunk);
 
 /**
  * chunk_put() - gives a reference back; the last one frees pages and charge

@@ -268,6 +268,7 @@ static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 			       bool ready)
 {
 	struct origin_write *write, *next;
+	u64 now = ktime_get_ns();
 	unsigned long flags;
 	LIST_HEAD(waiters);
 
@@ -282,18 +283,22 @@ static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 	list_splice_init(&chunk->waiters, &waiters);
 	spin_unlock_irqrestore(&area->lock, flags);
 
-	list_for_each_entry_safe(write, next, &waiters, node)
+	list_for_each_entry_safe(write, next, &waiters, node) {
+		write->stalled_ns = now; /* it has not waited for memory */
 		gate_resume(write);
+	}
 }
 
 static void diff_area_loaded(struct chunk *chunk, int err)
 {
 	struct diff_area *area = chunk->owner;
 
-	if (err)
+	if (err) {
 		diff_area_fail(area, DIFF_AREA_FAILED, false, err,
 			       "cannot read the origin at sector %llu",
 			       (u64)chunk->start);
+		chunk_drop_pages(chunk);
+	}
 	diff_area_end_load(area, chunk, !err);
 	if (memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE ||
 	    atomic_read(&area->settling))

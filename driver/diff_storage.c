@@ -8,8 +8,9 @@
  *
  * Where a kind can grow, a worker does it ahead of need: when less than the low
  * mark is free, it doubles what there is, within the limit. So the steps follow
- * the rate at which the storage fills. A store that finds no space waits as long
- * as the worker is at work: only an attempt that failed makes an overflow.
+ * the rate at which the storage fills. A store that finds no space has the worker
+ * try, and waits: only an attempt that began after that, and failed, makes an
+ * overflow.
  */
 #include <linux/bio.h>
 #include <linux/rcupdate.h>
@@ -27,19 +28,25 @@ static sector_t storage_free(const struct diff_storage *storage)
 	return storage->size - storage->used;
 }
 
-/* How many sectors should be free. */
-static sector_t storage_need(const struct diff_storage *storage)
+/* A round: what was asked for until now is to be free at its end. */
+static sector_t storage_begin_round(struct diff_storage *storage)
 {
-	return max(storage->low, storage->wanted);
+	sector_t need;
+
+	spin_lock(&storage->lock);
+	need = max(storage->low, storage->wanted);
+	storage->wanted = 0;
+	storage->begun++;
+	spin_unlock(&storage->lock);
+	return need;
 }
 
 /* How much is to be added now; 0 if nothing is, or nothing may be. */
-static sector_t storage_next_step(struct diff_storage *storage)
+static sector_t storage_next_step(struct diff_storage *storage, sector_t need)
 {
-	sector_t need, step = 0;
+	sector_t step = 0;
 
 	spin_lock(&storage->lock);
-	need = storage_need(storage);
 	if (storage_free(storage) < need && storage->size < storage->limit)
 		step = min(max(storage->size, need),
 			   storage->limit - storage->size);
@@ -47,20 +54,31 @@ static sector_t storage_next_step(struct diff_storage *storage)
 	return round_down(step, DIFF_STORAGE_STEP >> SECTOR_SHIFT);
 }
 
-/* Who is too low on space after that stays so until something changes. */
-static void storage_end_round(struct diff_storage *storage, int err)
+static int storage_grow_by(struct diff_storage *storage, sector_t step)
+{
+	sector_t size = storage->size; /* nobody else changes it */
+	int ret;
+
+	if (!storage->ops->grow)
+		return -EOPNOTSUPP;
+	ret = storage->ops->grow(storage, step);
+	/* All that there was may have been of no use. */
+	return ret ?: storage->size > size ? 0 : -ENOSPC;
+}
+
+static void storage_end_round(struct diff_storage *storage, sector_t need,
+			      int err)
 {
 	bool tell = false;
 	sector_t free;
 
 	spin_lock(&storage->lock);
 	free = storage_free(storage);
-	if (free < storage_need(storage) && !storage->full) {
+	if (free < need) {
+		tell = !storage->full;
 		storage->full = true;
-		tell = true;
 	}
-	storage->wanted = 0;
-	storage->rounds++;
+	storage->ended = storage->begun;
 	spin_unlock(&storage->lock);
 	wake_up_all(&storage->grown);
 	if (tell)
@@ -72,18 +90,18 @@ static void storage_grow_work(struct work_struct *work)
 {
 	struct diff_storage *storage = container_of(work, struct diff_storage,
 						    grow_work);
+	sector_t need = storage_begin_round(storage);
 	sector_t step;
 	int ret = 0;
 
-	while (!ret && (step = storage_next_step(storage)))
-		ret = storage->ops->grow ? storage->ops->grow(storage, step) :
-					   -EOPNOTSUPP;
-	storage_end_round(storage, ret);
+	while (!ret && (step = storage_next_step(storage, need)))
+		ret = storage_grow_by(storage, step);
+	storage_end_round(storage, need, ret);
 }
 
 static bool storage_is_due(const struct diff_storage *storage)
 {
-	return !storage->full && storage_free(storage) < storage_need(storage);
+	return !storage->full && storage_free(storage) < storage->low;
 }
 
 void diff_storage_set_marks(struct diff_storage *storage, u64 limit, u64 low)
@@ -211,29 +229,55 @@ static bool __storage_take(struct diff_storage *storage, sector_t sectors,
 	return true;
 }
 
+/* Asks for a round. Returns its number. */
+static unsigned int __storage_want(struct diff_storage *storage,
+				   sector_t sectors)
+{
+	lockdep_assert_held(&storage->lock);
+	storage->wanted = max(storage->wanted, sectors);
+	queue_work(storage->wq, &storage->grow_work);
+	return storage->begun + 1;
+}
+
+/* Returns -EAGAIN if it is to be tried again when @round has ended. */
+static int storage_try(struct diff_storage *storage, sector_t sectors,
+		       sector_t *pos, bool waited, unsigned int *round)
+{
+	int ret = 0;
+
+	spin_lock(&storage->lock);
+	if (__storage_take(storage, sectors, pos)) {
+		if (storage_is_due(storage))
+			queue_work(storage->wq, &storage->grow_work);
+	} else if (waited && storage->full) {
+		ret = -ENOSPC;
+	} else {
+		*round = __storage_want(storage, sectors);
+		ret = -EAGAIN;
+	}
+	spin_unlock(&storage->lock);
+	return ret;
+}
+
+static bool storage_has_ended(struct diff_storage *storage, unsigned int round)
+{
+	return (int)(READ_ONCE(storage->ended) - round) >= 0;
+}
+
 int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
 		       sector_t *pos)
 {
-	bool taken, hopeless, due;
+	bool waited = false;
 	unsigned int round;
+	int ret;
 
 	sectors = round_up(sectors, DIFF_STORAGE_UNIT_SECTORS);
 	for (;;) {
-		spin_lock(&storage->lock);
-		taken = __storage_take(storage, sectors, pos);
-		if (!taken)
-			storage->wanted = max(storage->wanted, sectors);
-		hopeless = storage->full;
-		due = storage_is_due(storage);
-		round = storage->rounds;
-		spin_unlock(&storage->lock);
-		if (due)
-			queue_work(storage->wq, &storage->grow_work);
-		if (taken)
-			return 0;
-		if (hopeless)
-			return -ENOSPC;
-		wait_event(storage->grown, READ_ONCE(storage->rounds) != round);
+		ret = storage_try(storage, sectors, pos, waited, &round);
+		if (ret != -EAGAIN)
+			return ret;
+		wait_event(storage->grown, storage_has_ended(storage, round));
+		waited = true;
 	}
 }
 

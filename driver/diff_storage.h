@@ -72,14 +72,15 @@ struct diff_storage_config {
  * @config: set once
  * @bdev: the device that it lies on; set by the kind's open function
  * @extents: where each sector lies, by position; grows only
- * @lock: protects the next seven
+ * @lock: protects the next eight
  * @size: sectors that there are
  * @used: sectors that are given out; they are never taken back one by one
  * @limit: up to what size it may grow, in sectors
  * @low: with fewer free sectors it grows
- * @wanted: what somebody waits for
- * @rounds: how often @grow_work has come to its end
- * @full: it did not get enough, and nothing has changed since
+ * @wanted: what somebody waits for, for the next round
+ * @begun: rounds of @grow_work that have begun
+ * @ended: the last one that has come to its end
+ * @full: that did not get enough, and nothing has been added since
  * @wq: for @grow_work alone, since stores wait for it
  * @grow_work: grows, or says that it does not
  * @grown: woken then
@@ -90,13 +91,14 @@ struct diff_storage {
 	struct diff_storage_config config;
 	struct block_device *bdev;
 	struct maple_tree extents;
-	spinlock_t lock;	/* protects the next seven */
+	spinlock_t lock;	/* protects the next eight */
 	sector_t size;
 	sector_t used;
 	sector_t limit;
 	sector_t low;
 	sector_t wanted;
-	unsigned int rounds;
+	unsigned int begun;
+	unsigned int ended;
 	bool full;
 	struct workqueue_struct *wq;
 	struct work_struct grow_work;
@@ -147,7 +149,7 @@ sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
 
 /**
  * diff_storage_next_extent() - goes through all extents
- * @storage: the storage; nobody grows it
+ * @storage: the storage; what is added meanwhile may be left out
  * @pos: 0 at first; is moved on
  *
  * Context: may sleep. Return: an extent, valid until the storage is closed; NULL
@@ -192,8 +194,8 @@ void diff_storage_close(struct diff_storage *storage);
  * @sectors: how many; rounded up to DIFF_STORAGE_UNIT
  * @pos: where it begins
  *
- * Waits while the storage is growing, if there is too little. Context: may
- * sleep. Return: 0 or -ENOSPC, and nothing taken.
+ * If there is too little, it waits until the storage has grown, or has tried to.
+ * Context: may sleep. Return: 0 or -ENOSPC, and nothing taken.
  */
 int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
 		       sector_t *pos);

@@ -10,6 +10,7 @@
  * Segments are allocated, and never written through the file system. So who
  * reads the file sees zeroes, whatever is preserved in it.
  */
+#include <linux/blkdev.h>
 #include <linux/cred.h>
 #include <linux/err.h>
 #include <linux/fs.h>
@@ -28,6 +29,7 @@
 #include "error.h"
 #include "pinned_file.h"
 
+#define SEGMENT_FLAGS (O_RDWR | O_LARGEFILE)
 #define SEGMENT_MODE 0600
 
 /**
@@ -53,14 +55,15 @@ struct segment {
  * @storage: what it is for others
  * @owner: set once
  * @target: path and rights, as at the take
- * @directory: where unnamed files are made
+ * @directory: where unnamed files are made: the one of then, whatever its path
+ *	names by now
  * @segments: the first one is of @target
  */
 struct diff_storage_file {
 	struct diff_storage storage;
 	const struct diff_file_ops *owner;
 	struct diff_target target;
-	char *directory;
+	struct path directory;
 	struct list_head segments;
 };
 
@@ -76,23 +79,36 @@ static struct segment *file_first(struct diff_storage_file *self)
 
 /* Segments */
 
-static struct segment *segment_open(struct diff_storage_file *self,
-				    const char *path, int flags)
+static struct segment *segment_new(struct diff_storage_file *self,
+				   struct file *file)
 {
-	struct segment *segment = kzalloc(sizeof(*segment), GFP_KERNEL);
-	int ret;
+	struct segment *segment;
 
-	if (!segment)
+	if (IS_ERR(file))
+		return ERR_CAST(file);
+	segment = kzalloc(sizeof(*segment), GFP_KERNEL);
+	if (!segment) {
+		filp_close(file, NULL);
 		return ERR_PTR(-ENOMEM);
+	}
 	segment->storage = self;
+	segment->file = file;
 	INIT_LIST_HEAD(&segment->node);
-	segment->file = filp_open(path, O_RDWR | O_LARGEFILE | flags,
-				  SEGMENT_MODE);
-	ret = PTR_ERR_OR_ZERO(segment->file);
-	if (!ret)
-		return segment;
-	kfree(segment);
-	return ERR_PTR(ret);
+	return segment;
+}
+
+static struct segment *segment_open(struct diff_storage_file *self,
+				    const char *path)
+{
+	return segment_new(self, filp_open(path, SEGMENT_FLAGS | O_CREAT,
+					   SEGMENT_MODE));
+}
+
+static struct segment *segment_open_unnamed(struct diff_storage_file *self)
+{
+	return segment_new(self, file_open_root(&self->directory, ".",
+						SEGMENT_FLAGS | O_TMPFILE,
+						SEGMENT_MODE));
 }
 
 /*
@@ -147,14 +163,17 @@ static int segment_allocate(struct segment *segment, u64 bytes)
 	return vfs_fallocate(file, 0, 0, bytes);
 }
 
+/* A storage lies on one device. */
 static int segment_pin(struct segment *segment)
 {
+	const struct diff_storage *storage = &segment->storage->storage;
 	struct pinned_file *pin = pinned_file_pin(segment->file);
 
 	if (IS_ERR(pin))
 		return PTR_ERR(pin);
 	segment->pin = pin;
-	return 0;
+	return storage->bdev && storage->bdev != pinned_file_bdev(pin) ?
+		-EXDEV : 0;
 }
 
 static int file_add_piece(void *priv, struct block_device *bdev, sector_t first,
@@ -189,16 +208,7 @@ static int file_map_segment(struct segment *segment)
 	struct diff_storage_file *self = segment->storage;
 	int ret = segment_pin(segment);
 
-	if (ret)
-		return ret;
-	if (pinned_file_bdev(segment->pin) != self->storage.bdev)
-		return -EXDEV;
-	return file_add_segment(self, segment);
-}
-
-static struct segment *file_new_segment(struct diff_storage_file *self)
-{
-	return segment_open(self, self->directory, O_TMPFILE);
+	return ret ?: file_add_segment(self, segment);
 }
 
 /* Growing */
@@ -214,7 +224,7 @@ static int file_grow_by(struct diff_storage_file *self, u64 bytes)
 	ret = self->owner->map(owner, storage->bdev, NULL, NULL);
 	if (ret)
 		return ret;
-	segment = file_new_segment(self);
+	segment = segment_open_unnamed(self);
 	if (IS_ERR(segment))
 		return PTR_ERR(segment);
 	ret = segment_allocate(segment, bytes);
@@ -253,7 +263,7 @@ static void file_close(struct diff_storage *storage)
 		segment_close(segment);
 	revert_creds(old);
 	diff_target_clear(&self->target);
-	kfree(self->directory);
+	path_put(&self->directory);
 	kfree(self);
 }
 
@@ -278,6 +288,54 @@ static const char *file_problem(int err)
 	}
 }
 
+/*
+ * Whether anything was ever written. What was only read is in the page cache as
+ * well, as zeroes, and must not count.
+ */
+static int file_find_data(struct file *file)
+{
+	struct address_space *mapping = file->f_mapping;
+	loff_t pos;
+	int ret;
+
+	ret = filemap_write_and_wait(mapping);
+	if (!ret)
+		ret = invalidate_inode_pages2(mapping);
+	if (ret)
+		return ret;
+	pos = vfs_llseek(file, 0, SEEK_DATA);
+	if (pos == -ENXIO)
+		return 0;
+	return pos < 0 ? pos : -EINVAL;
+}
+
+static int file_check_empty(const struct segment *segment,
+			    const struct diff_storage_config *config)
+{
+	int ret = file_find_data(segment->file);
+
+	if (!ret)
+		return 0;
+	return error_set(config->error, config->who, ret,
+			 ret == -EINVAL ? "%s has data in it" :
+					  "cannot use %s: it is in use",
+			 config->path);
+}
+
+/* Only now nobody can write to it any more, and its device is known. */
+static int file_check_pinned(const struct segment *segment,
+			     const struct diff_storage_config *config)
+{
+	struct block_device *bdev = pinned_file_bdev(segment->pin);
+
+	if (bdev_logical_block_size(bdev) > config->block_size)
+		return error_set(config->error, config->who, -EINVAL,
+				 "%s lies on blocks of %u bytes, the origins have %u",
+				 config->path, bdev_logical_block_size(bdev),
+				 config->block_size);
+	return file_check_empty(segment, config);
+}
+
 static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
@@ -290,12 +348,15 @@ static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 		return error_set(config->error, config->who, ret,
 				 "cannot allocate %llu bytes for %s", bytes,
 				 config->path);
+	self->storage.bdev = NULL; /* the pin knows better */
 	ret = segment_pin(segment);
 	if (ret)
 		return error_set(config->error, config->who, ret,
 				 "cannot use %s%s", config->path,
 				 file_problem(ret));
-	self->storage.bdev = NULL; /* the pin knows better */
+	ret = file_check_pinned(segment, config);
+	if (ret)
+		return ret;
 	ret = file_add_segment(self, segment);
 	if (ret)
 		return error_set(config->error, config->who, ret,
@@ -307,7 +368,7 @@ static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
-	struct segment *segment = file_new_segment(self);
+	struct segment *segment = segment_open_unnamed(self);
 	int ret = PTR_ERR_OR_ZERO(segment);
 
 	if (!ret) {
@@ -321,8 +382,8 @@ static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
 	if (!ret)
 		return 0;
 	return error_set(config->error, config->who, ret,
-			 "cannot allocate %llu bytes more in %s", bytes,
-			 self->directory);
+			 "cannot allocate %llu bytes more beside %s", bytes,
+			 config->path);
 }
 
 static int file_fill(struct diff_storage_file *self, u64 bytes)
@@ -368,57 +429,50 @@ u64 diff_storage_file_bytes(struct diff_storage *storage)
 /* Opening */
 
 /* The directory that a path names something in. */
-static char *file_parent(const char *path)
+static int file_find_parent(const char *path, struct path *parent)
 {
 	const char *slash = strrchr(path, '/');
+	char *name = kstrndup(path, slash == path ? 1 : slash - path, GFP_KERNEL);
+	int ret;
 
-	return kstrndup(path, slash == path ? 1 : slash - path, GFP_KERNEL);
+	if (!name)
+		return -ENOMEM;
+	ret = kern_path(name, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, parent);
+	kfree(name);
+	return ret;
 }
 
 /* The file, if need be a new one; an unnamed one if it is a directory. */
 static int file_open_first(struct diff_storage_file *self)
 {
 	const char *path = self->target.path;
-	struct segment *segment = segment_open(self, path, O_CREAT);
-	bool directory = segment == ERR_PTR(-EISDIR);
-
-	if (directory)
-		segment = segment_open(self, path, O_TMPFILE);
-	if (IS_ERR(segment))
-		return PTR_ERR(segment);
-	segment->made = !directory && segment->file->f_mode & FMODE_CREATED;
-	list_add(&segment->node, &self->segments);
-	self->directory = directory ? kstrdup(path, GFP_KERNEL) :
-				      file_parent(path);
-	return self->directory ? 0 : -ENOMEM;
-}
-
-/*
- * Whether anything was ever written. What was only read is in the page cache as
- * well, as zeroes, and must not count.
- */
-static int file_find_data(struct file *file)
-{
-	struct address_space *mapping = file->f_mapping;
-	loff_t pos;
+	struct segment *segment;
+	bool named = true;
 	int ret;
 
-	ret = filemap_write_and_wait(mapping);
-	if (!ret)
-		ret = invalidate_inode_pages2(mapping);
+	ret = file_find_parent(path, &self->directory);
 	if (ret)
 		return ret;
-	pos = vfs_llseek(file, 0, SEEK_DATA);
-	if (pos == -ENXIO)
-		return 0;
-	return pos < 0 ? pos : -EINVAL;
+	segment = segment_open(self, path);
+	if (segment == ERR_PTR(-EISDIR)) {
+		named = false;
+		path_put(&self->directory);
+		self->directory = (struct path){};
+		ret = kern_path(path, LOOKUP_FOLLOW | LOOKUP_DIRECTORY,
+				&self->directory);
+		segment = ret ? ERR_PTR(ret) : segment_open_unnamed(self);
+	}
+	if (IS_ERR(segment))
+		return PTR_ERR(segment);
+	segment->made = named && segment->file->f_mode & FMODE_CREATED;
+	list_add(&segment->node, &self->segments);
+	return 0;
 }
 
 static int file_check_first(const struct segment *segment,
 			    const struct diff_storage_config *config)
 {
 	struct inode *inode = file_inode(segment->file);
-	int ret;
 
 	if (!S_ISREG(inode->i_mode))
 		return error_set(config->error, config->who, -EINVAL,
@@ -426,13 +480,7 @@ static int file_check_first(const struct segment *segment,
 	if (IS_SWAPFILE(inode))
 		return error_set(config->error, config->who, -EBUSY,
 				 "%s is in use", config->path);
-	ret = file_find_data(segment->file);
-	if (ret)
-		return error_set(config->error, config->who, ret,
-				 ret == -EINVAL ? "%s has data in it" :
-						  "cannot use %s: it is in use",
-				 config->path);
-	return 0;
+	return file_check_empty(segment, config);
 }
 
 static int file_open(struct diff_storage_file *self,

@@ -23,6 +23,7 @@ static unsigned long memory_limit;
 
 static atomic_long_t memory_charged;
 static atomic_long_t memory_relief_count;
+static bool memory_refused;	/* somebody, who was not told a relief since */
 static LIST_HEAD(memory_users);		/* protected by memory_lock */
 static DEFINE_SPINLOCK(memory_lock);
 
@@ -78,6 +79,7 @@ static void memory_tell_relief(void)
 	struct memory_user *user;
 	unsigned long flags;
 
+	WRITE_ONCE(memory_refused, false);
 	atomic_long_inc(&memory_relief_count);
 	smp_mb__after_atomic(); /* pairs with who waits for memory */
 	spin_lock_irqsave(&memory_lock, flags);
@@ -117,42 +119,58 @@ module_param_cb(memory_limit, &memory_limit_ops, &memory_limit, 0644);
 MODULE_PARM_DESC(memory_limit,
 		 "Bytes of preserved data in memory, all sessions (default: 1/64 of the memory, 4M to 256M)");
 
+static bool memory_try(atomic_long_t *sum, long bytes, long limit)
+{
+	long used = atomic_long_read(sum);
+
+	do {
+		if (used + bytes > limit)
+			return false;
+	} while (!atomic_long_try_cmpxchg(sum, &used, used + bytes));
+	return true;
+}
+
+/* Who is refused says so, and looks again: pairs with memory_give_back(). */
+static bool memory_take(atomic_long_t *sum, long bytes, long limit)
+{
+	if (memory_try(sum, bytes, limit))
+		return true;
+	WRITE_ONCE(memory_refused, true);
+	smp_mb(); /* see above */
+	return memory_try(sum, bytes, limit);
+}
+
+static void memory_give_back(atomic_long_t *sum, long bytes)
+{
+	atomic_long_sub(bytes, sum);
+	smp_mb__after_atomic(); /* pairs with memory_take() */
+	if (READ_ONCE(memory_refused))
+		memory_tell_relief();
+}
+
 bool memory_charge(size_t bytes)
 {
-	long limit = memory_bound();
-	long used = atomic_long_add_return(bytes, &memory_charged);
+	bool taken = memory_take(&memory_charged, bytes, memory_bound());
 
-	if (used > limit) {
-		atomic_long_sub(bytes, &memory_charged);
+	if (!taken || memory_is_short())
 		memory_tell_store();
-		return false;
-	}
-	if (used > limit / 2)
-		memory_tell_store();
-	return true;
+	return taken;
 }
 
 void memory_uncharge(size_t bytes)
 {
-	atomic_long_sub(bytes, &memory_charged);
-	memory_tell_relief();
+	memory_give_back(&memory_charged, bytes);
 }
 
+/* One buffer is granted in any case. */
 bool memory_charge_reserve(struct memory_user *user, size_t bytes)
 {
-	long used = atomic_long_read(&user->reserve);
-
-	do {
-		if (used && used + bytes > MEMORY_RESERVE)
-			return false;
-	} while (!atomic_long_try_cmpxchg(&user->reserve, &used, used + bytes));
-	return true;
+	return memory_take(&user->reserve, bytes, max_t(long, bytes, MEMORY_RESERVE));
 }
 
 void memory_uncharge_reserve(struct memory_user *user, size_t bytes)
 {
-	atomic_long_sub(bytes, &user->reserve);
-	memory_tell_relief();
+	memory_give_back(&user->reserve, bytes);
 }
 
 unsigned long memory_reliefs(void)

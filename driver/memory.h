@@ -63,8 +63,10 @@ void memory_unregister(struct memory_user *user);
 bool memory_charge(size_t bytes);
 
 /**
- * memory_uncharge() - gives bytes back, and tells those who wait
- * @bytes: how many. Context: any.
+ * memory_uncharge() - gives bytes back
+ * @bytes: how many
+ *
+ * If a charge was refused since the last time, it tells the users. Context: any.
  */
 void memory_uncharge(size_t bytes);
 
@@ -81,7 +83,7 @@ void memory_uncharge(size_t bytes);
 bool memory_charge_reserve(struct memory_user *user, size_t bytes);
 
 /**
- * memory_uncharge_reserve() - gives them back, and tells those who wait
+ * memory_uncharge_reserve() - gives them back, and tells the users as above
  * @user: the user
  * @bytes: how many. Context: any.
  */

@@ -63,10 +63,11 @@ static LIST_HEAD(active_sessions);	/* protected by take_mutex */
 static DEFINE_MUTEX(take_mutex);	/* one take or release at a time */
 
 /*
- * While an area is being armed, no storage maps a piece of a disk: what an area
- * excludes is all that there is.
+ * Whose areas are about to be armed: from when these exclude the storages on
+ * their disks, no storage maps another piece there.
  */
-static DEFINE_MUTEX(ranges_mutex);
+static struct session *taking;		/* protected by ranges_mutex */
+static DEFINE_MUTEX(ranges_mutex);	/* a piece is mapped, or nobody does it */
 
 static int take_error(struct session *session, int err, const char *why)
 {
@@ -339,6 +340,25 @@ static void take_trim(void *owner, struct block_device *bdev, sector_t *first,
 		snapshot_trim(snapshot, bdev, first, end);
 }
 
+static bool session_has_origin_on(const struct session *session,
+				  const struct gendisk *disk)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (snapshot_bdev(snapshot)->bd_disk == disk)
+			return true;
+	return false;
+}
+
+/* Of an active session, or of one that is being taken. */
+static bool take_disk_is_origin(const struct session *session,
+				const struct gendisk *disk)
+{
+	return (session && session_has_origin_on(session, disk)) ||
+	       tracker_disk_has_areas(disk);
+}
+
 /*
  * A piece that is mapped while an area of its disk is active, or about to be, is
  * not known to that: what is stored there would be preserved, and so on.
@@ -350,10 +370,18 @@ static int take_map(void *owner, struct block_device *bdev,
 	int ret = -EXDEV;
 
 	mutex_lock(&ranges_mutex);
-	if (!tracker_disk_has_areas(bdev->bd_disk))
+	if (!take_disk_is_origin(taking, bdev->bd_disk))
 		ret = map ? map(segment) : 0;
 	mutex_unlock(&ranges_mutex);
 	return ret;
+}
+
+/* When this returns, those who map pieces know of it. */
+static void take_set_taking(struct session *session)
+{
+	mutex_lock(&ranges_mutex);
+	taking = session;
+	mutex_unlock(&ranges_mutex);
 }
 
 static const struct diff_file_ops take_file_ops = {
@@ -394,17 +422,6 @@ static int take_pick_limit(struct session *session)
 				 session->diff_limit, session->diff_file);
 	return error_set(&session->error, session->name, -ENOSPC,
 			 "too little free space for %s", session->diff_file);
-}
-
-static bool take_disk_is_origin(struct session *session,
-				const struct gendisk *disk)
-{
-	struct snapshot *snapshot;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		if (snapshot_bdev(snapshot)->bd_disk == disk)
-			return true;
-	return tracker_disk_has_areas(disk);
 }
 
 /* It has all its space from the start where it could not grow later. */
@@ -469,6 +486,8 @@ static int take_open_storage(struct session *session)
 		ret = take_check_storage(session);
 	if (ret)
 		take_close_storage(session);
+	else
+		session_apply_marks(session);
 	return ret;
 }
 
@@ -985,13 +1004,13 @@ static int take_armed(struct session *session)
 {
 	int ret;
 
-	mutex_lock(&ranges_mutex);
+	take_set_taking(session);
 	ret = take_exclude(session);
 	if (!ret)
 		ret = take_frozen(session);
 	if (!ret)
 		take_tell_storages(session, snapshot_mark_excluded);
-	mutex_unlock(&ranges_mutex);
+	take_set_taking(NULL);
 	take_end_freezes(session);
 	if (ret)
 		return ret;
@@ -1037,7 +1056,6 @@ static int __session_take(struct session *session)
 		goto out_snapshots;
 	list_add_tail(&session->active_node, &active_sessions);
 	take_succeed(session);
-	session_apply_marks(session);
 	WRITE_ONCE(session->active, true);
 	/* In case that an area has failed already. */
 	compat_queue_unbound(&session->fail_work);

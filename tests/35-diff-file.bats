@@ -293,6 +293,54 @@ larger_than() {
 	session_destroy s
 }
 
+@test "diff file: no room for growth is announced, and tried again when space is needed" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	fallocate -l 780M "$dir/other"
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 512M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=115 oflag=direct conv=notrunc status=none
+	wait_until 20 log_has 'low_space'
+	[[ $(session_get s diff_size) -le $((192 << 20)) ]]
+	[[ $(session_get s state) == active ]]
+	rm "$dir/other"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=300 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
+	larger_than $((256 << 20))
+	cmp -n $((300 << 20)) "$(image_of s s1)" /dev/zero
+	session_destroy s
+}
+
+@test "diff file: its directory is renamed, and it grows" {
+	local dir
+	fs_on "$(disk 2)" xfs
+	mkdir "$dir/old"
+	session_make s "$dir/old" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 512M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	mv "$dir/old" "$dir/new"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=300 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
+	larger_than $((256 << 20))
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 2)" xfs
+}
+
+@test "diff file: on blocks that are larger than the origin's (EINVAL), and a file is not left there" {
+	local dir
+	loop_make 256M --sector-size 4096
+	fs_on "$LOOP" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	refused_take s EINVAL
+	[[ ! -e $dir/diff ]]
+	session_destroy s
+	umount "$dir"
+}
+
 @test "diff file: no growth on a disk with an active snapshot (EXDEV)" {
 	local dir
 	fs_on "$(disk 2)" ext4

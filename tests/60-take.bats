@@ -699,6 +699,21 @@ starve() {
 	session_destroy s
 }
 
+@test "take: reading the origin takes longer than hold_limit_ms: that is no wait for memory (I1)" {
+	local image
+	parameter hold_limit_ms 700
+	parameter memory_limit 4M
+	stamp fill "$(disk 1)" --seed 60 --length 16M
+	delayed slow "$(disk 1)" 262144 1500 0
+	session_make s "$(disk 2)" /dev/mapper/slow
+	takes s
+	image=$(image_of s s1)
+	stamp fill /dev/mapper/slow --seed 60 --seq 2 --length 16M
+	state_is s active || fail "$(session_get s error)"
+	stamp verify "$image" --seed 60 --length 16M --seq 1
+	session_destroy s
+}
+
 state_is() {
 	[[ $(session_get "$1" state) == "$2" ]]
 }
