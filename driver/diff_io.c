@@ -3,7 +3,6 @@
  * Requests to the difference storage, built from pieces of memory.
  */
 #include <linux/bio.h>
-#include <linux/blkdev.h>
 
 #include "diff_io.h"
 #include "diff_storage.h"
@@ -16,7 +15,7 @@ void diff_io_submit(struct diff_io *io)
 		return;
 	io->bio = NULL;
 	io->begin(bio);
-	submit_bio_noacct(bio);
+	diff_storage_submit(io->storage, bio);
 }
 
 static void diff_io_begin_bio(struct diff_io *io, sector_t pos)

@@ -13,6 +13,7 @@
  * overflow.
  */
 #include <linux/bio.h>
+#include <linux/blkdev.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 
@@ -164,7 +165,7 @@ void diff_storage_close(struct diff_storage *storage)
 /* Extents */
 
 int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
-		     sector_t first, sector_t sectors)
+		     struct file *file, sector_t first, sector_t sectors)
 {
 	struct diff_extent *extent = kmalloc(sizeof(*extent), GFP_KERNEL);
 	int ret;
@@ -172,6 +173,7 @@ int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
 	if (!extent)
 		return -ENOMEM;
 	extent->bdev = bdev;
+	extent->file = file;
 	extent->first = first;
 	extent->sectors = sectors;
 	extent->pos = storage->size; /* nobody else changes it */
@@ -188,8 +190,9 @@ int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
 	return 0;
 }
 
-sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
-			    struct bio *bio)
+/* It stays: space that was given out has its extent. */
+const struct diff_extent *diff_storage_extent(struct diff_storage *storage,
+					      sector_t pos)
 {
 	MA_STATE(mas, &storage->extents, pos, pos);
 	const struct diff_extent *extent;
@@ -197,11 +200,28 @@ sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
 	rcu_read_lock();
 	extent = mas_walk(&mas);
 	rcu_read_unlock();
-	/* It stays: space that was given out has its extent. */
-	pos -= extent->pos;
-	bio_set_dev(bio, extent->bdev);
-	bio->bi_iter.bi_sector = extent->first + pos;
-	return extent->sectors - pos;
+	return extent;
+}
+
+sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
+			    struct bio *bio)
+{
+	const struct diff_extent *extent = diff_storage_extent(storage, pos);
+
+	bio->bi_iter.bi_sector = pos;
+	if (extent->bdev) {
+		bio_set_dev(bio, extent->bdev);
+		bio->bi_iter.bi_sector += extent->first - extent->pos;
+	}
+	return extent->pos + extent->sectors - pos;
+}
+
+void diff_storage_submit(struct diff_storage *storage, struct bio *bio)
+{
+	if (bio->bi_bdev)
+		submit_bio_noacct(bio);
+	else
+		storage->ops->submit(storage, bio);
 }
 
 const struct diff_extent *diff_storage_next_extent(struct diff_storage *storage,

@@ -12,6 +12,7 @@
 
 struct diff_storage;
 struct error_text;
+struct file;
 
 /* Space is given out in units of this many bytes, on any kind of storage. */
 #define DIFF_STORAGE_UNIT 4096
@@ -21,14 +22,16 @@ struct error_text;
 #define DIFF_STORAGE_STEP SZ_64K
 
 /**
- * struct diff_extent - a piece of a device that belongs to a storage
- * @bdev: the device
+ * struct diff_extent - a piece of a device or file that belongs to a storage
+ * @bdev: the device; NULL if it is of a file that its file system writes
+ * @file: that file; else NULL
  * @first: first sector there
  * @sectors: how many
  * @pos: where it lies in the storage
  */
 struct diff_extent {
 	struct block_device *bdev;
+	struct file *file;
 	sector_t first;
 	sector_t sectors;
 	sector_t pos;
@@ -38,11 +41,14 @@ struct diff_extent {
  * struct diff_storage_ops - a kind of difference storage
  * @grow: adds so many sectors, or more or fewer, by diff_storage_add().
  *	Called by one worker at a time; may sleep. NULL where that is impossible
+ * @submit: does I/O to an extent without a device, whose @bi_sector is a position
+ *	in the storage. Must not sleep. NULL where all goes to devices
  * @close: gives everything back. Called once, when no I/O is in flight. May
  *	sleep
  */
 struct diff_storage_ops {
 	int (*grow)(struct diff_storage *storage, sector_t sectors);
+	void (*submit)(struct diff_storage *storage, struct bio *bio);
 	void (*close)(struct diff_storage *storage);
 };
 
@@ -70,7 +76,7 @@ struct diff_storage_config {
  * struct diff_storage - space for differences, as one range of sectors
  * @ops: its kind; set once by the kind's open function
  * @config: set once
- * @bdev: the device that it lies on; set by the kind's open function
+ * @bdev: the device that it lies on, or NULL; set by the kind's open function
  * @extents: where each sector lies, by position; grows only
  * @lock: protects the next eight
  * @size: sectors that there are
@@ -127,25 +133,56 @@ void diff_storage_exit(struct diff_storage *storage);
 /**
  * diff_storage_add() - for a kind: adds space
  * @storage: the storage
- * @bdev: the device
+ * @bdev: the device, or NULL
+ * @file: else the file
  * @first: first sector there
  * @sectors: a multiple of DIFF_STORAGE_UNIT
  *
  * Context: may sleep; one caller at a time. Return: 0 or -ENOMEM.
  */
 int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
-		     sector_t first, sector_t sectors);
+		     struct file *file, sector_t first, sector_t sectors);
+
+/**
+ * diff_storage_extent() - for a kind: which extent a position lies in
+ * @storage: the storage
+ * @pos: given out, in sectors
+ *
+ * Context: any. Takes no lock.
+ */
+const struct diff_extent *diff_storage_extent(struct diff_storage *storage,
+					      sector_t pos);
 
 /**
  * diff_storage_place() - says where a sector lies
  * @storage: the storage
  * @pos: of it
- * @bio: gets device and sector
+ * @bio: gets device and sector, for diff_storage_submit()
  *
  * Context: process. Takes no lock. Return: how many sectors follow in one piece.
  */
 sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
 			    struct bio *bio);
+
+/**
+ * diff_storage_submit() - does I/O
+ * @storage: the storage
+ * @bio: from diff_storage_place()
+ *
+ * Context: may sleep, for the device to take the request.
+ */
+void diff_storage_submit(struct diff_storage *storage, struct bio *bio);
+
+/**
+ * diff_storage_uses_fs() - are there file systems between it and its device?
+ * @storage: the storage
+ *
+ * Then what is stored needs their locks, memory and journals. Context: any.
+ */
+static inline bool diff_storage_uses_fs(const struct diff_storage *storage)
+{
+	return storage->ops->submit;
+}
 
 /**
  * diff_storage_next_extent() - goes through all extents

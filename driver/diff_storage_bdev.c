@@ -67,7 +67,7 @@ static int bdev_fill(struct diff_storage *storage,
 	if (ret)
 		return ret;
 	storage->bdev = bdev;
-	ret = diff_storage_add(storage, bdev, RESERVED_SECTORS,
+	ret = diff_storage_add(storage, bdev, NULL, RESERVED_SECTORS,
 			       round_down(sectors, DIFF_STORAGE_UNIT_SECTORS));
 	if (ret)
 		diff_storage_exit(storage);

@@ -7,8 +7,10 @@
  * of growth adds a segment of its own: an unnamed file in the same directory, of
  * which nothing is left after a crash.
  *
- * Segments are allocated, and never written through the file system. So who
- * reads the file sees zeroes, whatever is preserved in it.
+ * Where the file system can say where the blocks are, segments are pinned: they
+ * are allocated, and never written through the file system. So who reads the
+ * file sees zeroes, whatever is preserved in it. Other segments are guarded, and
+ * written by the file system.
  */
 #include <linux/blkdev.h>
 #include <linux/cred.h>
@@ -27,6 +29,7 @@
 #include "diff_storage_file.h"
 #include "diff_target.h"
 #include "error.h"
+#include "file_io.h"
 #include "pinned_file.h"
 
 #define SEGMENT_FLAGS (O_RDWR | O_LARGEFILE)
@@ -38,6 +41,8 @@
  * @node: in its list
  * @file: open
  * @pin: NULL until its blocks are known
+ * @guarded: nobody else writes to it
+ * @given: what size it had, in bytes, if it was there
  * @made: by us, with a name: it is removed in the end
  * @grown: by us, from nothing: it is made empty again in the end
  */
@@ -46,6 +51,8 @@ struct segment {
 	struct list_head node;
 	struct file *file;
 	struct pinned_file *pin;
+	u64 given;
+	bool guarded;
 	bool made;
 	bool grown;
 };
@@ -58,6 +65,7 @@ struct segment {
  * @directory: where unnamed files are made: the one of then, whatever its path
  *	names by now
  * @segments: the first one is of @target
+ * @io: for segments that are not pinned
  */
 struct diff_storage_file {
 	struct diff_storage storage;
@@ -65,6 +73,7 @@ struct diff_storage_file {
 	struct diff_target target;
 	struct path directory;
 	struct list_head segments;
+	struct file_io io;
 };
 
 static struct diff_storage_file *to_file(struct diff_storage *storage)
@@ -134,14 +143,24 @@ out:
 	dput(parent);
 }
 
+/* As it was: what was written to a file that was given is gone. */
+static void segment_restore(struct segment *segment)
+{
+	vfs_truncate(&segment->file->f_path, 0);
+	if (segment->given)
+		vfs_fallocate(segment->file, 0, 0, segment->given);
+}
+
 static void segment_close(struct segment *segment)
 {
 	if (segment->pin)
 		pinned_file_unpin(segment->pin);
+	if (segment->guarded)
+		file_io_unguard(segment->file);
 	if (segment->made)
 		segment_unlink(segment);
-	else if (segment->grown)
-		vfs_truncate(&segment->file->f_path, 0);
+	else if (segment->grown || segment->guarded)
+		segment_restore(segment);
 	filp_close(segment->file, NULL);
 	kfree(segment);
 }
@@ -163,12 +182,23 @@ static int segment_allocate(struct segment *segment, u64 bytes)
 	return vfs_fallocate(file, 0, 0, bytes);
 }
 
-/* A storage lies on one device. */
+static int segment_guard(struct segment *segment)
+{
+	int ret = file_io_guard(segment->file);
+
+	segment->guarded = !ret;
+	return ret;
+}
+
+/* Nobody else can change it from then on. A storage lies on one device. */
 static int segment_pin(struct segment *segment)
 {
 	const struct diff_storage *storage = &segment->storage->storage;
-	struct pinned_file *pin = pinned_file_pin(segment->file);
+	struct pinned_file *pin;
 
+	if (diff_storage_uses_fs(storage))
+		return segment_guard(segment);
+	pin = pinned_file_pin(segment->file);
 	if (IS_ERR(pin))
 		return PTR_ERR(pin);
 	segment->pin = pin;
@@ -188,7 +218,19 @@ static int file_add_piece(void *priv, struct block_device *bdev, sector_t first,
 	end = round_down(end, DIFF_STORAGE_UNIT_SECTORS);
 	if (first >= end)
 		return 0;
-	return diff_storage_add(storage, bdev, first, end - first);
+	return diff_storage_add(storage, bdev, NULL, first, end - first);
+}
+
+static int file_add_guarded(struct diff_storage_file *self,
+			    struct segment *segment)
+{
+	sector_t sectors = i_size_read(file_inode(segment->file)) >>
+			   SECTOR_SHIFT;
+
+	sectors = round_down(sectors, DIFF_STORAGE_UNIT_SECTORS);
+	if (!sectors)
+		return 0;
+	return diff_storage_add(&self->storage, NULL, segment->file, 0, sectors);
 }
 
 /* From here on it belongs to the storage, also if not all of it could be added. */
@@ -197,9 +239,11 @@ static int file_add_segment(struct diff_storage_file *self,
 {
 	struct diff_storage *storage = &self->storage;
 
+	list_move_tail(&segment->node, &self->segments);
+	if (segment->guarded)
+		return file_add_guarded(self, segment);
 	if (!storage->bdev)
 		storage->bdev = pinned_file_bdev(segment->pin);
-	list_move_tail(&segment->node, &self->segments);
 	return pinned_file_each(segment->pin, file_add_piece, self);
 }
 
@@ -213,15 +257,26 @@ static int file_map_segment(struct segment *segment)
 
 /* Growing */
 
+/* Asks the owner, whom it concerns where blocks are. */
+static int file_map(struct diff_storage_file *self,
+		    int (*map)(struct segment *segment),
+		    struct segment *segment)
+{
+	struct diff_storage *storage = &self->storage;
+
+	if (!diff_storage_uses_fs(storage))
+		return self->owner->map(storage->config.owner, storage->bdev,
+					map, segment);
+	return map ? map(segment) : 0;
+}
+
 /* The owner is asked before the work, and again for its result. */
 static int file_grow_by(struct diff_storage_file *self, u64 bytes)
 {
-	struct diff_storage *storage = &self->storage;
-	void *owner = storage->config.owner;
 	struct segment *segment;
 	int ret;
 
-	ret = self->owner->map(owner, storage->bdev, NULL, NULL);
+	ret = file_map(self, NULL, NULL);
 	if (ret)
 		return ret;
 	segment = segment_open_unnamed(self);
@@ -229,8 +284,7 @@ static int file_grow_by(struct diff_storage_file *self, u64 bytes)
 		return PTR_ERR(segment);
 	ret = segment_allocate(segment, bytes);
 	if (!ret)
-		ret = self->owner->map(owner, storage->bdev, file_map_segment,
-				       segment);
+		ret = file_map(self, file_map_segment, segment);
 	if (list_empty(&segment->node))
 		segment_close(segment);
 	return ret;
@@ -259,6 +313,7 @@ static void file_close(struct diff_storage *storage)
 	struct segment *segment, *next;
 
 	diff_storage_exit(storage);
+	file_io_exit(&self->io);
 	list_for_each_entry_safe(segment, next, &self->segments, node)
 		segment_close(segment);
 	revert_creds(old);
@@ -267,10 +322,63 @@ static void file_close(struct diff_storage *storage)
 	kfree(self);
 }
 
-static const struct diff_storage_ops file_ops = {
+/* Segments that the file system writes */
+
+static struct file *file_find(struct file_io *io, const struct bio *bio,
+			      loff_t *pos)
+{
+	struct diff_storage_file *self =
+		container_of(io, struct diff_storage_file, io);
+	sector_t at = bio->bi_iter.bi_sector;
+	const struct diff_extent *extent =
+		diff_storage_extent(&self->storage, at);
+
+	*pos = (at - extent->pos) << SECTOR_SHIFT;
+	return extent->file;
+}
+
+static void file_submit(struct diff_storage *storage, struct bio *bio)
+{
+	file_io_submit(&to_file(storage)->io, bio);
+}
+
+static const struct diff_storage_ops pinned_ops = {
 	.grow = file_grow,
 	.close = file_close,
 };
+
+static const struct diff_storage_ops guarded_ops = {
+	.grow = file_grow,
+	.submit = file_submit,
+	.close = file_close,
+};
+
+/* btrfs writes elsewhere what it overwrites, unless told otherwise in time. */
+static bool file_stays_in_place(const struct segment *segment)
+{
+	const struct inode *inode = file_inode(segment->file);
+
+	return pinned_file_is_possible(segment->file) &&
+	       (inode->i_sb->s_magic != BTRFS_SUPER_MAGIC ||
+		!i_size_read(inode) || compat_is_nocow(&segment->file->f_path));
+}
+
+static int file_choose_kind(struct diff_storage_file *self,
+			    const struct diff_storage_config *config)
+{
+	const struct segment *segment = file_first(self);
+
+	if (file_stays_in_place(segment))
+		return 0;
+	if (!file_io_is_possible(segment->file))
+		return error_set(config->error, config->who, -EOPNOTSUPP,
+				 "cannot use %s: its file system does not say where its blocks are",
+				 config->path);
+	self->storage.ops = &guarded_ops;
+	self->io.find = file_find;
+	self->io.cred = self->target.cred;
+	return file_io_init(&self->io, config->who);
+}
 
 /* Filling */
 
@@ -279,8 +387,6 @@ static const char *file_problem(int err)
 	switch (err) {
 	case -EINVAL:
 		return ": it has holes, or blocks that are shared or compressed";
-	case -EOPNOTSUPP:
-		return ": its file system does not say where its blocks are";
 	case -EBUSY:
 		return ": it is in use";
 	default:
@@ -290,7 +396,7 @@ static const char *file_problem(int err)
 
 /*
  * Whether anything was ever written. What was only read is in the page cache as
- * well, as zeroes, and must not count.
+ * well, as zeroes, and must not count; tmpfs has nothing but that, and knows.
  */
 static int file_find_data(struct file *file)
 {
@@ -299,7 +405,7 @@ static int file_find_data(struct file *file)
 	int ret;
 
 	ret = filemap_write_and_wait(mapping);
-	if (!ret)
+	if (!ret && file_inode(file)->i_sb->s_magic != TMPFS_MAGIC)
 		ret = invalidate_inode_pages2(mapping);
 	if (ret)
 		return ret;
@@ -326,8 +432,11 @@ static int file_check_empty(const struct segment *segment,
 static int file_check_pinned(const struct segment *segment,
 			     const struct diff_storage_config *config)
 {
-	struct block_device *bdev = pinned_file_bdev(segment->pin);
+	struct block_device *bdev;
 
+	if (segment->guarded)
+		return file_check_empty(segment, config);
+	bdev = pinned_file_bdev(segment->pin);
 	if (bdev_logical_block_size(bdev) > config->block_size)
 		return error_set(config->error, config->who, -EINVAL,
 				 "%s lies on blocks of %u bytes, the origins have %u",
@@ -348,7 +457,8 @@ static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 		return error_set(config->error, config->who, ret,
 				 "cannot allocate %llu bytes for %s", bytes,
 				 config->path);
-	self->storage.bdev = NULL; /* the pin knows better */
+	if (!diff_storage_uses_fs(&self->storage))
+		self->storage.bdev = NULL; /* the pin knows better */
 	ret = segment_pin(segment);
 	if (ret)
 		return error_set(config->error, config->who, ret,
@@ -465,6 +575,7 @@ static int file_open_first(struct diff_storage_file *self)
 	if (IS_ERR(segment))
 		return PTR_ERR(segment);
 	segment->made = named && segment->file->f_mode & FMODE_CREATED;
+	segment->given = i_size_read(file_inode(segment->file));
 	list_add(&segment->node, &self->segments);
 	return 0;
 }
@@ -492,10 +603,10 @@ static int file_open(struct diff_storage_file *self,
 		return error_set(config->error, config->who, ret,
 				 "cannot open %s", config->path);
 	ret = file_check_first(file_first(self), config);
-	if (!ret)
-		self->storage.bdev =
-			file_inode(file_first(self)->file)->i_sb->s_bdev;
-	return ret;
+	if (ret)
+		return ret;
+	self->storage.bdev = file_inode(file_first(self)->file)->i_sb->s_bdev;
+	return file_choose_kind(self, config);
 }
 
 struct diff_storage *
@@ -514,7 +625,7 @@ diff_storage_open_file(const struct diff_target *target,
 	INIT_LIST_HEAD(&self->segments);
 	ret = diff_target_copy(&self->target, target);
 	if (!ret)
-		ret = diff_storage_init(&self->storage, &file_ops, config);
+		ret = diff_storage_init(&self->storage, &pinned_ops, config);
 	if (ret) {
 		diff_target_clear(&self->target);
 		kfree(self);

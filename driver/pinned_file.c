@@ -85,13 +85,18 @@ static int pin_locked(struct pinned_file *pin)
 	return ret;
 }
 
+bool pinned_file_is_possible(const struct file *file)
+{
+	return pin_ops(file)->swap_activate && !IS_DAX(file_inode(file));
+}
+
 struct pinned_file *pinned_file_pin(struct file *file)
 {
 	struct inode *inode = file_inode(file);
 	struct pinned_file *pin;
 	int ret;
 
-	if (!pin_ops(file)->swap_activate || IS_DAX(inode))
+	if (!pinned_file_is_possible(file))
 		return ERR_PTR(-EOPNOTSUPP);
 	pin = kvzalloc(sizeof(*pin), GFP_KERNEL);
 	if (!pin)

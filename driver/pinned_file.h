@@ -21,6 +21,14 @@ typedef int (*pinned_file_fn)(void *owner, struct block_device *bdev,
 			      sector_t first, sector_t sectors);
 
 /**
+ * pinned_file_is_possible() - can its file system pin files at all?
+ * @file: open
+ *
+ * Context: any.
+ */
+bool pinned_file_is_possible(const struct file *file);
+
+/**
  * pinned_file_pin() - finds out where a file lies, and keeps it there
  * @file: regular, open for writing, all of it allocated; stays the caller's,
  *	and open, until pinned_file_unpin()

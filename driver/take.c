@@ -231,6 +231,13 @@ static struct snapshot *session_origin_below(struct session *session,
 	return NULL;
 }
 
+/* Such a file may lie on an origin: it is left out of the image. */
+static bool session_maps_file(const struct session *session)
+{
+	return session->diff_target.path &&
+	       !diff_storage_uses_fs(session->storage);
+}
+
 /*
  * May this session's origins and that one's difference storage live together?
  * Not if they share sectors. And not if the storage is built upon an origin's
@@ -240,13 +247,14 @@ static struct snapshot *session_origin_below(struct session *session,
 static int take_check_pair(struct session *session, struct session *origins,
 			   struct session *diff)
 {
+	struct block_device *bdev = diff->storage->bdev;
 	struct snapshot *snapshot = NULL;
 
-	/* A file may lie on an origin. */
-	if (!diff->diff_target.path)
-		snapshot = session_origin_on(origins, diff->storage->bdev);
+	if (bdev && !session_maps_file(diff))
+		snapshot = session_origin_on(origins, bdev);
 	if (snapshot)
-		return error_set(&session->error, session->name, -EBUSY,
+		return error_set(&session->error, session->name,
+				 diff->diff_target.path ? -EXDEV : -EBUSY,
 				 "%s, the difference storage of session %s, shares sectors with the origin %s of %s",
 				 diff->diff_file, diff->name, snapshot->device,
 				 snapshot->label);
@@ -265,12 +273,23 @@ static int take_check_pair(struct session *session, struct session *origins,
  */
 static bool session_stores_on_image(const struct session *session)
 {
+	const struct block_device *bdev = session->storage->bdev;
 	unsigned int i;
 
 	for (i = 0; i < session->diff_stack.nr; i++)
 		if (image_is(session->diff_stack.disks[i]))
 			return true;
-	return image_is(disk_devt(session->storage->bdev->bd_disk));
+	return bdev && image_is(disk_devt(bdev->bd_disk));
+}
+
+static int session_walk_storage(struct session *session)
+{
+	struct block_device *bdev = session->storage->bdev;
+
+	if (bdev)
+		return stack_walk(bdev->bd_dev, &session->diff_stack);
+	session->diff_stack.nr = 0;
+	return 0;
 }
 
 static int take_check_storage(struct session *session)
@@ -278,7 +297,7 @@ static int take_check_storage(struct session *session)
 	struct session *other;
 	int ret;
 
-	ret = stack_walk(session->storage->bdev->bd_dev, &session->diff_stack);
+	ret = session_walk_storage(session);
 	if (ret)
 		return error_set(&session->error, session->name, ret,
 				 "cannot find out what %s consists of",
@@ -431,7 +450,9 @@ static int take_fill_storage(struct session *session)
 	u64 bytes = session->diff_limit;
 	u64 first = max(2 * session_diff_low(session, bytes), DIFF_FIRST_MIN);
 
-	if (storage->bdev && !take_disk_is_origin(session, storage->bdev->bd_disk))
+	if (diff_storage_uses_fs(storage) ||
+	    (storage->bdev &&
+	     !take_disk_is_origin(session, storage->bdev->bd_disk)))
 		bytes = min(bytes, round_up(first, DIFF_STORAGE_STEP));
 	return diff_storage_file_fill(storage, bytes);
 }
@@ -700,12 +721,13 @@ static int snapshot_tell_extent(struct snapshot *snapshot,
 				snapshot_range_fn fn)
 {
 	struct block_device *origin = snapshot_bdev(snapshot);
-	sector_t first = extent->first + extent->bdev->bd_start_sect;
-	sector_t end = first + extent->sectors;
 	sector_t start = origin->bd_start_sect;
+	sector_t first, end;
 
-	if (extent->bdev->bd_disk != origin->bd_disk)
+	if (!extent->bdev || extent->bdev->bd_disk != origin->bd_disk)
 		return 0;
+	first = extent->first + extent->bdev->bd_start_sect;
+	end = first + extent->sectors;
 	first = max(first, start);
 	end = min(end, start + bdev_nr_sectors(origin));
 	if (first >= end)

@@ -111,6 +111,88 @@ on_fs() {
 	fs_whole "$(disk 2)" ext4
 }
 
+# --- through the file system -----------------------------------------------------------------------------------------
+
+# tmpfs_make SIZE: its directory in `dir`.
+tmpfs_make() {
+	dir=/mnt/test-tmpfs
+	mkdir -p "$dir"
+	mount -t tmpfs -o "size=$1" none "$dir"
+}
+
+# guarded FILE: nobody can change it.
+guarded() {
+	refuses EPERM truncate -s 0 "$1"
+	refuses EPERM dd if=/dev/zero of="$1" count=1 conv=notrunc status=none
+	refuses EPERM rm -f "$1"
+	refuses EPERM mv "$1" "$1.other"
+}
+
+@test "diff file: on tmpfs: made, guarded, removed" {
+	local dir
+	tmpfs_make 160M
+	stormy "$dir/diff" "$(disk 1)"
+	[[ $(stat -c '%a %U' "$dir/diff") == '600 root' ]]
+	guarded "$dir/diff"
+	session_destroy s
+	[[ -z $(ls -A "$dir") && $(df --output=used -B1 "$dir" | tail -1) -eq 0 ]]
+}
+
+@test "diff file: a directory on tmpfs, and it grows there" {
+	local dir
+	tmpfs_make 400M
+	session_make s "$dir" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 256M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	[[ $(session_get s diff_size) -eq $((64 << 20)) && -z $(ls -A "$dir") ]]
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=180 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
+	larger_than $((160 << 20))
+	cmp -n $((180 << 20)) "$(image_of s s1)" /dev/zero
+	session_destroy s
+	[[ $(df --output=used -B1 "$dir" | tail -1) -eq 0 ]]
+}
+
+@test "diff file: on btrfs with copy-on-write, which is unwritten again afterwards" {
+	local dir
+	fs_on "$(disk 2)" btrfs
+	fallocate -l 200M "$dir/diff"
+	stormy "$dir/diff" "$(disk 1)"
+	guarded "$dir/diff"
+	dd if=/dev/urandom of="$dir/other" bs=1M count=32 conv=fsync status=none
+	echo 3 >/proc/sys/vm/drop_caches
+	image_is "$(image_of s s1)" --length 64M
+	session_destroy s
+	[[ $(stat -c %s "$dir/diff") -eq $((200 << 20)) ]]
+	zeroes "$dir/diff"
+	# Not while somebody else may write to it.
+	exec 8>>"$dir/diff"
+	session_make s "$dir/diff" "$(disk 1)"
+	refused_take s EBUSY
+	exec 8>&-
+	session_take s
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 2)" btrfs
+}
+
+@test "diff file: on the origin's own btrfs with copy-on-write (EXDEV)" {
+	local dir
+	fs_on "$(disk 1)" btrfs
+	fallocate -l 100M "$dir/diff"
+	session_make s "$dir/diff" "$(disk 1)"
+	refused_take s EXDEV
+	session_destroy s
+	# Nor on the origin of another session.
+	session_make s "$(disk 4)" "$(disk 1)"
+	session_make t "$dir/diff" "$(disk 3)"
+	session_take t
+	refused_take s EXDEV
+	session_destroy t
+	session_destroy s
+}
+
 # --- files that are there --------------------------------------------------------------------------------------------
 
 @test "diff file: an empty one is used, and is empty afterwards" {
@@ -199,12 +281,12 @@ on_fs() {
 	[[ ! -e $dir/diff ]]
 }
 
-@test "diff file: a file system without fixed places (EOPNOTSUPP); nothing is left there" {
-	mkdir -p /mnt/test-tmpfs
-	mount -t tmpfs -o size=64M none /mnt/test-tmpfs
-	session_make s /mnt/test-tmpfs/diff "$(disk 1)"
+@test "diff file: a file system that is of no use (EOPNOTSUPP); nothing is left there" {
+	mkdir -p /mnt/test-ramfs
+	mount -t ramfs none /mnt/test-ramfs
+	session_make s /mnt/test-ramfs/diff "$(disk 1)"
 	refused_take s EOPNOTSUPP
-	[[ -z $(ls -A /mnt/test-tmpfs) ]]
+	[[ -z $(ls -A /mnt/test-ramfs) ]]
 	session_destroy s
 }
 

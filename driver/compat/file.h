@@ -30,6 +30,15 @@ static inline int compat_unlink(const struct path *path, struct inode *dir)
 	return vfs_unlink(compat_idmap(path->mnt), dir, path->dentry, NULL);
 }
 
+/* Will what is overwritten in the file stay where it is? */
+static inline bool compat_is_nocow(const struct path *path)
+{
+	struct compat_file_attr attr;
+
+	return !vfs_fileattr_get(path->dentry, &attr) &&
+	       attr.flags & FS_NOCOW_FL;
+}
+
 /* Switches off copy-on-write for a file that is still empty. */
 static inline int compat_set_nocow(const struct path *path)
 {
