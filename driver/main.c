@@ -15,10 +15,12 @@ static int __init blksnap_init(void)
 {
 	int ret;
 
-	memory_init();
-	ret = chunk_init();
+	ret = memory_init();
 	if (ret)
 		return ret;
+	ret = chunk_init();
+	if (ret)
+		goto out_memory;
 	ret = gate_init();
 	if (ret)
 		goto out_chunk;
@@ -41,6 +43,8 @@ out_gate:
 	gate_exit();
 out_chunk:
 	chunk_exit();
+out_memory:
+	memory_exit();
 	return ret;
 }
 
@@ -51,6 +55,7 @@ static void __exit blksnap_exit(void)
 	disk_watch_exit();
 	gate_exit();
 	chunk_exit();
+	memory_exit();
 }
 
 module_init(blksnap_init);

@@ -3,15 +3,20 @@
  * The budget for preserved data that is in memory, of all sessions together
  * (I4). Who needs a buffer charges it first; who cannot waits, without a
  * thread, until memory_uncharge() says that it is worth trying again.
+ *
+ * When the kernel is short of memory the budget is not used for a while: what is
+ * preserved is written back soon.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/jiffies.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 
+#include "compat/shrinker.h"
 #include "memory.h"
 
 #define MEMORY_LIMIT_MIN (4UL * SZ_1M)
@@ -19,7 +24,14 @@
 #define MEMORY_RESERVE SZ_1M
 #define MEMORY_SHARE_DEFAULT 64	/* of all memory, one part in this many */
 
+/* What the kernel is not asked to wait for, and how long it is short of memory. */
+#define MEMORY_KEPT (2L * SZ_1M)
+#define MEMORY_SQUEEZE_JIFFIES HZ
+
 static unsigned long memory_limit;
+static unsigned long memory_squeezed_until;	/* jiffies */
+static bool memory_squeezed;
+static struct shrinker *memory_shrinker;	/* set once */
 
 static atomic_long_t memory_charged;
 static atomic_long_t memory_relief_count;
@@ -37,12 +49,6 @@ static unsigned long memory_default(void)
 size_t memory_bound(void)
 {
 	return READ_ONCE(memory_limit) ?: memory_default();
-}
-
-void memory_init(void)
-{
-	if (!memory_limit)
-		memory_limit = memory_default();
 }
 
 void memory_register(struct memory_user *user)
@@ -87,6 +93,53 @@ static void memory_tell_relief(void)
 		user->ops->relief(user);
 	spin_unlock_irqrestore(&memory_lock, flags);
 }
+
+/* The kernel is short of memory */
+
+static unsigned long memory_shrink_count(struct shrinker *shrinker,
+					 struct shrink_control *control)
+{
+	long bytes = (long)memory_used() - MEMORY_KEPT;
+
+	return bytes > 0 ? bytes >> PAGE_SHIFT : SHRINK_EMPTY;
+}
+
+/* To wait for the stores would mean to wait for the disks of those who ask. */
+static unsigned long memory_shrink_scan(struct shrinker *shrinker,
+					struct shrink_control *control)
+{
+	WRITE_ONCE(memory_squeezed_until, jiffies + MEMORY_SQUEEZE_JIFFIES);
+	WRITE_ONCE(memory_squeezed, true);
+	memory_tell_store();
+	return SHRINK_STOP;
+}
+
+static bool memory_is_squeezed(void)
+{
+	if (!READ_ONCE(memory_squeezed))
+		return false;
+	if (time_before(jiffies, READ_ONCE(memory_squeezed_until)))
+		return true;
+	WRITE_ONCE(memory_squeezed, false);
+	return false;
+}
+
+int memory_init(void)
+{
+	if (!memory_limit)
+		memory_limit = memory_default();
+	memory_shrinker = compat_shrinker_register("blksnap",
+						   memory_shrink_count,
+						   memory_shrink_scan);
+	return memory_shrinker ? 0 : -ENOMEM;
+}
+
+void memory_exit(void)
+{
+	compat_shrinker_unregister(memory_shrinker);
+}
+
+/* The limit */
 
 static int memory_limit_set(const char *value, const struct kernel_param *param)
 {
@@ -180,7 +233,11 @@ unsigned long memory_reliefs(void)
 
 bool memory_is_short(void)
 {
-	return memory_used() > memory_bound() / 2;
+	size_t share = memory_bound() / 2;
+
+	if (unlikely(memory_is_squeezed()))
+		share = min_t(size_t, share, MEMORY_KEPT);
+	return memory_used() > share;
 }
 
 size_t memory_used(void)

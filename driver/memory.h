@@ -35,9 +35,14 @@ struct memory_user {
 /**
  * memory_init() - reads the limit, or chooses one from the size of the memory
  *
- * Context: module init.
+ * Context: module init. Return: 0 or -ENOMEM.
  */
-void memory_init(void);
+int memory_init(void);
+
+/**
+ * memory_exit() - undoes memory_init(). Context: module exit; nothing is charged.
+ */
+void memory_exit(void);
 
 /**
  * memory_register() - begins to tell a user
@@ -99,7 +104,8 @@ void memory_uncharge_reserve(struct memory_user *user, size_t bytes);
 unsigned long memory_reliefs(void);
 
 /**
- * memory_is_short() - is more than half of the budget used?
+ * memory_is_short() - is more than half of the budget used? Or more than a
+ *	little, while the kernel is short of memory
  *
  * Context: any. Return: true if it is time to write back.
  */

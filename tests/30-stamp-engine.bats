@@ -798,6 +798,24 @@ snapshot_is() {
 	session_destroy s
 }
 
+# memory_below BYTES: what the image of session s preserves takes less memory.
+memory_below() {
+	[[ $(stat_of "$(image_of s s1)" memory_bytes) -lt $1 ]]
+}
+
+@test "engine: I4: the kernel asks for memory back: preserved data is stored, though the limit is far" {
+	echo 200M >"$MEMORY_LIMIT"
+	filled "$(disk 1)" --length 24M
+	session_of "$(disk 2)" "$(disk 1)"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=24 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$(image_of s s1)" memory_bytes) -eq $((24 << 20)) ]]
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -eq 0 ]]
+	echo 2 >/proc/sys/vm/drop_caches
+	wait_until 10 memory_below $((3 << 20))
+	image_is "$(image_of s s1)" --length 24M
+	session_destroy s
+}
+
 @test "engine: I1: a difference storage that hangs holds writers for hold_limit_ms at most" {
 	local start
 	echo 4M >"$MEMORY_LIMIT"
