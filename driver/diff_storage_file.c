@@ -375,6 +375,7 @@ static int file_choose_kind(struct diff_storage_file *self,
 				 "cannot use %s: its file system does not say where its blocks are",
 				 config->path);
 	self->storage.ops = &guarded_ops;
+	self->storage.bdev = NULL;
 	self->io.find = file_find;
 	self->io.cred = self->target.cred;
 	return file_io_init(&self->io, config->who);
@@ -457,8 +458,7 @@ static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 		return error_set(config->error, config->who, ret,
 				 "cannot allocate %llu bytes for %s", bytes,
 				 config->path);
-	if (!diff_storage_uses_fs(&self->storage))
-		self->storage.bdev = NULL; /* the pin knows better */
+	self->storage.bdev = NULL; /* the pin knows better, if there is one */
 	ret = segment_pin(segment);
 	if (ret)
 		return error_set(config->error, config->who, ret,
@@ -520,6 +520,11 @@ int diff_storage_file_fill(struct diff_storage *storage, u64 bytes)
 
 	revert_creds(old);
 	return ret;
+}
+
+const struct super_block *diff_storage_file_fs(struct diff_storage *storage)
+{
+	return file_inode(file_first(to_file(storage))->file)->i_sb;
 }
 
 u64 diff_storage_file_room(struct diff_storage *storage)

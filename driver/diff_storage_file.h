@@ -9,6 +9,7 @@ struct diff_storage;
 struct diff_storage_config;
 struct diff_target;
 struct segment;
+struct super_block;
 
 /**
  * struct diff_file_ops - what a storage of files asks its owner
@@ -42,6 +43,12 @@ struct diff_storage *
 diff_storage_open_file(const struct diff_target *target,
 		       const struct diff_file_ops *ops,
 		       const struct diff_storage_config *config);
+
+/**
+ * diff_storage_file_fs() - the file system that it lies on. Context: any.
+ * @storage: from diff_storage_open_file()
+ */
+const struct super_block *diff_storage_file_fs(struct diff_storage *storage);
 
 /**
  * diff_storage_file_room() - free space of the file system, in bytes

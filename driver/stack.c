@@ -3,11 +3,13 @@
  * What a block device is built upon.
  *
  * The kernel has no interface for modules to ask that, but one for people: the
- * "slaves" directories of sysfs, and "loop/backing_file". That is read here.
+ * "slaves" directories of sysfs, "loop/backing_file", and the "devices" of a
+ * btrfs. That is read here.
  */
 #include <linux/blkdev.h>
 #include <linux/fs.h>
 #include <linux/kernel.h>
+#include <linux/magic.h>
 #include <linux/major.h>
 #include <linux/namei.h>
 #include <linux/slab.h>
@@ -18,6 +20,7 @@
 
 #define STACK_HEIGHT_MAX 16	/* more than anybody builds: bounds recursion */
 #define SYSFS_DEVICE "/sys/dev/block/%u:%u/"
+#define SYSFS_BTRFS_DEVICES "/sys/fs/btrfs/%pU/devices/"
 
 bool stack_has(const struct stack *stack, dev_t disk)
 {
@@ -126,13 +129,68 @@ static int stack_enter(struct stack *stack, dev_t dev, unsigned int level)
 	return stack_descend(stack, disk, level);
 }
 
+/* A device whose number is in a file of sysfs. */
+static int stack_enter_named(struct stack *stack, const char *path,
+			     unsigned int level)
+{
+	char text[32];
+	dev_t dev;
+	int ret;
+
+	ret = stack_read(path, text, sizeof(text));
+	if (!ret)
+		ret = stack_parse_dev(text, &dev);
+	return ret ?: stack_enter(stack, dev, level);
+}
+
+static int stack_enter_btrfs(struct stack *stack, const struct super_block *sb,
+			     unsigned int level)
+{
+	struct stack_names *names;
+	char path[160];
+	size_t at;
+	int ret;
+
+	names = kzalloc(sizeof(*names), GFP_KERNEL);
+	if (!names)
+		return -ENOMEM;
+	names->ctx.actor = stack_add_name;
+	snprintf(path, sizeof(path), SYSFS_BTRFS_DEVICES, sb->s_uuid.b);
+	ret = stack_list(path, names);
+	for (at = 0; !ret && at < names->used; at += strlen(names->text + at) + 1) {
+		snprintf(path, sizeof(path), SYSFS_BTRFS_DEVICES "%s/dev",
+			 sb->s_uuid.b, names->text + at);
+		ret = stack_enter_named(stack, path, level);
+	}
+	kfree(names);
+	return ret;
+}
+
+/* What has neither is built upon nothing: tmpfs, or a network. */
+static int stack_enter_fs(struct stack *stack, const struct super_block *sb,
+			  unsigned int level)
+{
+	if (sb->s_magic == BTRFS_SUPER_MAGIC)
+		return stack_enter_btrfs(stack, sb, level);
+	return sb->s_bdev ? stack_enter(stack, sb->s_bdev->bd_dev, level) : 0;
+}
+
+static int stack_enter_file(struct stack *stack, const struct path *path,
+			    unsigned int level)
+{
+	const struct inode *inode = d_backing_inode(path->dentry);
+
+	if (S_ISBLK(inode->i_mode))
+		return stack_enter(stack, inode->i_rdev, level);
+	return stack_enter_fs(stack, inode->i_sb, level);
+}
+
 /* The file system that holds a loop device's file. A deleted file has none. */
 static int stack_descend_loop(struct stack *stack, dev_t disk,
 			      unsigned int level)
 {
 	char name[64], *file;
 	struct path path;
-	dev_t dev = 0;
 	int ret;
 
 	file = kmalloc(PATH_MAX, GFP_KERNEL);
@@ -146,34 +204,16 @@ static int stack_descend_loop(struct stack *stack, dev_t disk,
 	kfree(file);
 	if (ret)
 		return ret == -ENOENT ? 0 : ret;
-	if (S_ISBLK(d_backing_inode(path.dentry)->i_mode))
-		dev = d_backing_inode(path.dentry)->i_rdev;
-	else if (path.dentry->d_sb->s_bdev)
-		dev = path.dentry->d_sb->s_bdev->bd_dev;
+	ret = stack_enter_file(stack, &path, level);
 	path_put(&path);
-	return dev ? stack_enter(stack, dev, level) : 0;
-}
-
-static int stack_enter_slave(struct stack *stack, dev_t disk, const char *slave,
-			     unsigned int level)
-{
-	char path[128], text[32];
-	dev_t dev;
-	int ret;
-
-	snprintf(path, sizeof(path), SYSFS_DEVICE "slaves/%s/dev", MAJOR(disk),
-		 MINOR(disk), slave);
-	ret = stack_read(path, text, sizeof(text));
-	if (!ret)
-		ret = stack_parse_dev(text, &dev);
-	return ret ?: stack_enter(stack, dev, level);
+	return ret;
 }
 
 static int stack_descend_slaves(struct stack *stack, dev_t disk,
 				unsigned int level)
 {
 	struct stack_names *names;
-	char path[64];
+	char path[128];
 	size_t at;
 	int ret;
 
@@ -184,8 +224,11 @@ static int stack_descend_slaves(struct stack *stack, dev_t disk,
 	snprintf(path, sizeof(path), SYSFS_DEVICE "slaves", MAJOR(disk),
 		 MINOR(disk));
 	ret = stack_list(path, names);
-	for (at = 0; !ret && at < names->used; at += strlen(names->text + at) + 1)
-		ret = stack_enter_slave(stack, disk, names->text + at, level);
+	for (at = 0; !ret && at < names->used; at += strlen(names->text + at) + 1) {
+		snprintf(path, sizeof(path), SYSFS_DEVICE "slaves/%s/dev",
+			 MAJOR(disk), MINOR(disk), names->text + at);
+		ret = stack_enter_named(stack, path, level);
+	}
 	kfree(names);
 	return ret;
 }
@@ -211,4 +254,11 @@ int stack_walk(dev_t dev, struct stack *stack)
 	stack->nr = 0;
 	ret = stack_disk_of(dev, &disk);
 	return ret ?: stack_descend(stack, disk, 0);
+}
+
+int stack_walk_fs(const struct super_block *sb, struct stack *stack)
+{
+	stack->height = 0;
+	stack->nr = 0;
+	return stack_enter_fs(stack, sb, 1);
 }

@@ -4,6 +4,8 @@
 
 #include <linux/types.h>
 
+struct super_block;
+
 #define STACK_DISKS_MAX 64
 
 /**
@@ -24,13 +26,21 @@ struct stack {
  * @stack: the answer
  *
  * Follows the slaves of device-mapper, md and others, and the file of a loop
- * device to the device of its file system. What lies below a file system of
- * several devices (btrfs) is not found.
+ * device to the devices of its file system.
  *
  * Context: may sleep. Return: 0; -ENOENT when sysfs is not mounted at /sys;
  * -E2BIG when there are more than STACK_DISKS_MAX disks.
  */
 int stack_walk(dev_t dev, struct stack *stack);
+
+/**
+ * stack_walk_fs() - finds out what a file system is built upon
+ * @sb: of a mount that the caller holds
+ * @stack: the answer; the disks that it lies on are among its disks
+ *
+ * Context: may sleep. Return: as stack_walk().
+ */
+int stack_walk_fs(const struct super_block *sb, struct stack *stack);
 
 /**
  * stack_has() - is a disk below? Context: any.

@@ -231,13 +231,6 @@ static struct snapshot *session_origin_below(struct session *session,
 	return NULL;
 }
 
-/* Such a file may lie on an origin: it is left out of the image. */
-static bool session_maps_file(const struct session *session)
-{
-	return session->diff_target.path &&
-	       !diff_storage_uses_fs(session->storage);
-}
-
 /*
  * May this session's origins and that one's difference storage live together?
  * Not if they share sectors. And not if the storage is built upon an origin's
@@ -247,14 +240,13 @@ static bool session_maps_file(const struct session *session)
 static int take_check_pair(struct session *session, struct session *origins,
 			   struct session *diff)
 {
-	struct block_device *bdev = diff->storage->bdev;
 	struct snapshot *snapshot = NULL;
 
-	if (bdev && !session_maps_file(diff))
-		snapshot = session_origin_on(origins, bdev);
+	/* A file may lie on an origin, if its blocks are known. */
+	if (!diff->diff_target.path)
+		snapshot = session_origin_on(origins, diff->storage->bdev);
 	if (snapshot)
-		return error_set(&session->error, session->name,
-				 diff->diff_target.path ? -EXDEV : -EBUSY,
+		return error_set(&session->error, session->name, -EBUSY,
 				 "%s, the difference storage of session %s, shares sectors with the origin %s of %s",
 				 diff->diff_file, diff->name, snapshot->device,
 				 snapshot->label);
@@ -284,12 +276,12 @@ static bool session_stores_on_image(const struct session *session)
 
 static int session_walk_storage(struct session *session)
 {
-	struct block_device *bdev = session->storage->bdev;
+	struct diff_storage *storage = session->storage;
 
-	if (bdev)
-		return stack_walk(bdev->bd_dev, &session->diff_stack);
-	session->diff_stack.nr = 0;
-	return 0;
+	if (diff_storage_uses_fs(storage))
+		return stack_walk_fs(diff_storage_file_fs(storage),
+				     &session->diff_stack);
+	return stack_walk(storage->bdev->bd_dev, &session->diff_stack);
 }
 
 static int take_check_storage(struct session *session)
@@ -462,7 +454,8 @@ static int take_prepare_file(struct session *session)
 	int ret = take_pick_limit(session);
 
 	/* Before it is filled, if it is known where it lies; and after. */
-	if (!ret && session->storage->bdev)
+	if (!ret && (session->storage->bdev ||
+		     diff_storage_uses_fs(session->storage)))
 		ret = take_check_storage(session);
 	return ret ?: take_fill_storage(session);
 }

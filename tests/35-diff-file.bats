@@ -191,6 +191,20 @@ guarded() {
 	refused_take s EXDEV
 	session_destroy t
 	session_destroy s
+	umount "$dir"
+	# Any of its devices counts, also below a loop device.
+	mkfs.btrfs -q -f -d single "$(disk 3)" "$(disk 1)"
+	dir=$(mount_test "$(disk 3)" two)
+	fallocate -l 100M "$dir/diff"
+	session_make s "$dir/diff" "$(disk 1)"
+	refused_take s EXDEV
+	truncate -s 100M "$dir/disk"
+	losetup -f "$dir/disk"
+	put "$SESSIONS/s/diff_file" "$(losetup -nO NAME -j "$dir/disk")"
+	refused_take s EXDEV
+	session_destroy s
+	losetup -d "$(losetup -nO NAME -j "$dir/disk")"
+	umount "$dir"
 }
 
 # --- files that are there --------------------------------------------------------------------------------------------
