@@ -714,6 +714,8 @@ starve() {
 	stamp fill /dev/mapper/slow --seed 60 --seq 2 --length 16M
 	state_is s active || fail "$(session_get s error)"
 	stamp verify "$image" --seed 60 --length 16M --seq 1
+	# udev reads it, too.
+	dm_switch slow "0 262144 linear $(disk 1) 0"
 	session_destroy s
 }
 
