@@ -9,6 +9,8 @@ UDEVDIR ?= /lib/udev
 # More arguments for `make test`, `make check` and `make bench`, such as RUN="-f overflow tests/30-io.bats".
 RUN ?=
 ONLY ?=
+SCALE ?= 10
+soak_suites := 30-stamp-engine 35-diff-file 45-image-writes 50-life 60-take 80-tracking
 
 .PHONY: help
 help: ## list these targets
@@ -31,6 +33,10 @@ test: ## run the test suites in virtual machines, or RUN="[-f PATTERN] FILE.bats
 .PHONY: test-kernels
 test-kernels: ## run the test suites on every supported kernel, one after the other (RUN as for test)
 	@tests/kernels $(RUN)
+
+.PHONY: soak
+soak: ## run what storms, or counts rounds, SCALE times as long (default 10)
+	@tests/run --scale $(SCALE) $(or $(RUN),$(addprefix tests/,$(addsuffix .bats,$(soak_suites))))
 
 .PHONY: check
 check: ## run the static checks

@@ -962,7 +962,7 @@ refused_take_timeout() {
 	session_destroy s
 }
 
-@test "interface: a device with an integrity profile (EOPNOTSUPP)" {
+@test "interface: a device with an integrity profile (EOPNOTSUPP) (lesson 14)" {
 	local dir
 	modprobe scsi_debug dif=1 dix=1 dev_size_mb=16
 	defer modprobe -r scsi_debug

@@ -85,7 +85,7 @@ stormed() {
 
 # --- ways to write ---------------------------------------------------------------------------------------------------
 
-@test "engine: I2 I3: ten thousand direct overwrites; image reads are repeated" {
+@test "engine: I2 I3: ten thousand direct overwrites; image reads are repeated (lesson 3)" {
 	local origin image round repeated=0 table=()
 	origin=$(disk 1)
 	filled "$origin" --length 32M
@@ -113,7 +113,7 @@ stormed() {
 	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode mmap
 }
 
-@test "engine: I2 I3: writes that must not wait" {
+@test "engine: I2 I3: writes that must not wait (lesson 6)" {
 	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode nowait
 	[[ $(storm_value writes_nowait) -eq 2000 ]]
 }
@@ -245,7 +245,7 @@ granule() {
 
 # --- origins ---------------------------------------------------------------------------------------------------------
 
-@test "engine: origin: an odd number of sectors, in the page cache as well" {
+@test "engine: origin: an odd number of sectors, in the page cache as well (lesson 15)" {
 	dm_linear odd "$(disk 1)" 16389
 	stormed /dev/mapper/odd "$(disk 2)" --count 1500 --max-size 16K --mode mix
 }
@@ -282,7 +282,7 @@ granule() {
 	session_destroy s
 }
 
-@test "engine: origin: a whole disk, written through its partitions" {
+@test "engine: origin: a whole disk, written through its partitions (lesson 2)" {
 	local disk image
 	disk=$(disk 5)
 	partition "$disk" 16M 16M
@@ -344,7 +344,7 @@ granule() {
 	session_destroy s
 }
 
-@test "engine: origin: both layers of a stack in one session" {
+@test "engine: origin: both layers of a stack in one session (lesson 15)" {
 	dm_linear upper "$(disk 1)" 32768 2048
 	filled "$(disk 1)" --offset 1M --length 16M
 	session_of "$(disk 2)" "$(disk 1)" /dev/mapper/upper
@@ -478,7 +478,7 @@ log_reaches() {
 	[[ -s $1 && $((10#$(<"$1"))) -ge $2 ]]
 }
 
-@test "engine: several sessions on one origin, each with its own instant, released in any order" {
+@test "engine: several sessions on one origin, each with its own instant, released in any order (lesson 12)" {
 	local dev dir=$BATS_TEST_TMPDIR
 	dev=$(disk 1)
 	filled "$dev" --length 8M
@@ -679,7 +679,7 @@ bad_reads_on() {
 	wait_until 10 unused "$BAD"
 }
 
-@test "engine: I1 I8: the origin is unplugged: lost, and the other origin goes on" {
+@test "engine: I1 I8: the origin is unplugged: lost, and the other origin goes on (lesson 11)" {
 	local events=$BATS_TEST_TMPDIR/events image
 	bad_reads
 	filled "$BAD" --length 16M
@@ -729,7 +729,7 @@ unused() {
 	wait_until 10 unused "$BAD"
 }
 
-@test "engine: I2: a read that is under way when the snapshot fails ends in EIO, not in newer data" {
+@test "engine: I2: a read that is under way when the snapshot fails ends in EIO, not in newer data (lesson 4)" {
 	local image reader
 	echo 4M >"$MEMORY_LIMIT"
 	filled "$(disk 1)" --length 8M

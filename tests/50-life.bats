@@ -40,7 +40,7 @@ load_end() {
 	origin=$(disk 1)
 	diff=$(disk 2)
 	load_on "$origin"
-	for round in {1..20}; do
+	for round in $(seq "$(scaled 20)"); do
 		module_loaded || module_load
 		session_make s "$diff" "$origin"
 		put "$SESSIONS/s/active" 1
@@ -57,7 +57,7 @@ load_end() {
 	local round
 	load_on "$(disk 1)"
 	session_make s "$(disk 2)" "$(disk 1)"
-	for round in {1..30}; do
+	for round in $(seq "$(scaled 30)"); do
 		put "$SESSIONS/s/active" 1
 		put "$SESSIONS/s/active" 0
 	done
@@ -115,7 +115,7 @@ load_end() {
 	session_destroy s
 }
 
-@test "life: released while the image is mounted" {
+@test "life: released while the image is mounted (lesson 11)" {
 	local dev
 	dev=$(disk 5)
 	mkfs.ext4 -q "$dev"
@@ -148,7 +148,7 @@ load_end() {
 	module_load
 }
 
-@test "life: I1 I2: writers killed in the middle" {
+@test "life: I1 I2: writers killed in the middle (lesson 5)" {
 	local dev mode round
 	dev=$(disk 1)
 	filled "$dev" --length 16M

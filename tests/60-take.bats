@@ -289,7 +289,7 @@ stay_hooked() {
 	storm many /dev/mapper/many 16M --writers 2 --min-size 4M --max-size 4M
 	session_make s "$(disk 2)" /dev/mapper/striped /dev/mapper/many
 	stay_hooked
-	for _ in {1..20}; do
+	for _ in $(seq "$(scaled 20)"); do
 		common_untraced take_of_split
 	done
 	background_stop striped many
@@ -410,16 +410,16 @@ md_stop() {
 
 # --- one instant, several devices and sessions -----------------------------------------------------------------------
 
-@test "take: writes that depend on each other, over four devices, thirty takes (I2)" {
+@test "take: writes that depend on each other, over four devices, a hundred takes (I2)" {
 	local after log=$BATS_TEST_TMPDIR/ordinals
 	lv_make "$(disk 4)" 64M
 	dm_linear lin "$(disk 5)" 131072
 	session_make s "$(disk 2)" "$(disk 1)" "$(disk 3)" "$LV" /dev/mapper/lin
 	background order nice stamp order "$(disk 1)" "$(disk 3)" "$LV" /dev/mapper/lin --seed 60 --length 256K \
-		--seconds 600 --log "$log"
+		--seconds $(scaled 1200) --log "$log"
 	wait_until 10 test -s "$log"
 	stay_hooked
-	for _ in {1..30}; do
+	for _ in $(seq "$(scaled 100)"); do
 		common_untraced take_of_ordinals "$log"
 	done
 	after=$((10#$(<"$log")))
@@ -630,7 +630,7 @@ all_but_first() {
 
 # --- file systems that are frozen ------------------------------------------------------------------------------------
 
-@test "take: a file system that is frozen already (EBUSY), and the other one is not left so" {
+@test "take: a file system that is frozen already (EBUSY), and the other one is not left so (lesson 14)" {
 	local free frozen order
 	ext4_make "$(disk 1)" free 32M
 	free=$DIR

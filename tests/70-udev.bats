@@ -143,7 +143,7 @@ partlabel() {
 
 # --- nobody takes an image for its origin ----------------------------------------------------------------------------
 
-@test "udev: links of the origin stay with the origin; lsblk -f shows what is on an image" {
+@test "udev: links of the origin stay with the origin; lsblk -f shows what is on an image (lesson 17)" {
 	local before image link
 	mkfs.ext4 -q -L onext4 "$(disk 1)" 65536
 	partition "$(disk 3)" 320M 32M

@@ -443,7 +443,7 @@ random_writes() {
 	tracker_destroy t
 }
 
-@test "tracking: full and increments are the image, over 300 snapshots and past the last number" {
+@test "tracking: full and increments are the image, over 300 snapshots and past the last number (lesson 13)" {
 	local dev copy=$BATS_TEST_TMPDIR/copy i wraps=0 first second
 	dm_linear origin "$(disk 1)" $((2 << 11))
 	dev=/dev/mapper/origin

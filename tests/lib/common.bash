@@ -59,6 +59,11 @@ defer() {
 	COMMON_DEFERRED+=("$(printf '%q ' "$@")")
 }
 
+# scaled COUNT: as often as that, for a run of the usual length; more often in a longer one (tests/run --scale).
+scaled() {
+	printf '%d\n' $(($1 * ${BLKSNAP_SCALE:-1}))
+}
+
 # --- disks -----------------------------------------------------------------------------------------------------------
 
 # disk N: prints the device of test disk N (1 to 4 of 1 GiB, 5 and 6 of 256 MiB, 6 with blocks of 4096 bytes).

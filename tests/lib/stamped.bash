@@ -10,12 +10,26 @@ filled() {
 }
 
 # storm ORIGIN IMAGE OPTION...: as taken at sequence 1, unless a --table is among the options. Its numbers are for
-# storm_value; a mismatch fails the test.
+# storm_value, and its --count for a scale of 1; a mismatch fails the test.
 storm() {
-	local code=0 taken=(--taken-seq 1)
-	[[ " ${*:3} " != *' --table '* ]] || taken=()
-	STORM=$(stamp storm "$1" "$2" --seed "$SEED" --readers 4 "${taken[@]}" "${@:3}" 2>&1) || code=$?
-	[[ $code -eq 0 ]] || fail "the storm on $1 ended with code $code:"$'\n'"$STORM"
+	local code=0 i options=("${@:3}") taken=(--taken-seq 1)
+	for i in "${!options[@]}"; do
+		case ${options[i]} in
+		--table) taken=() ;;
+		--count) options[i + 1]=$(scaled "${options[i + 1]}") ;;
+		esac
+	done
+	STORM=$(stamp storm "$1" "$2" --seed "$SEED" --readers 4 "${taken[@]}" "${options[@]}" 2>&1) || code=$?
+	[[ $code -eq 0 ]] || fail "the storm on $1 ended with code $code:"$'\n'"$STORM" || return
+	storm_note "$2"
+}
+
+# What tests/run adds up: writes of the storm, held ones that joined another, image reads that looked twice.
+storm_note() {
+	local dir=/sys/block/${1##*/}/blksnap
+	[[ -d $dir ]] || return 0
+	printf '%d %d %d\n' "$(storm_value writes)" "$(cat "$dir/writes_joined")" "$(cat "$dir/image_reads_repeated")" \
+		>>/results/storms
 }
 
 # storm_value KEY

@@ -1,0 +1,192 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# What went wrong in other drivers, where no other suite has it: docs/testing.md lists the lessons and their tests.
+
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+load lib/common
+load lib/devices
+load lib/stamped
+
+MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+state_is() {
+	[[ $(session_get s state) == "$1" ]]
+}
+
+@test "lesson 1: the flags of a write do not go into the read that preserves" {
+	local tracing=/sys/kernel/tracing events=$BATS_TEST_TMPDIR/events origin number
+	origin=$(disk 1)
+	number=$(major_minor "$origin")
+	number=${number/:/,}
+	[[ -e $tracing/events ]] || mount -t tracefs none "$tracing"
+	filled "$origin" --length 4M
+	session_of "$(disk 2)" "$origin"
+	echo >"$tracing/trace"
+	echo 1 >"$tracing/events/block/block_bio_queue/enable"
+	defer eval "echo 0 >$tracing/events/block/block_bio_queue/enable"
+	dd if=/dev/zero of="$origin" bs=64k count=16 oflag=direct,dsync conv=notrunc status=none
+	grep "block_bio_queue: $number " "$tracing/trace" >"$events"
+	# Forced to the medium, and synchronous.
+	[[ $(grep -c "block_bio_queue: $number WFS" "$events") -ge 16 ]]
+	[[ $(grep -c "block_bio_queue: $number R" "$events") -ge 16 ]]
+	run ! grep -E "block_bio_queue: $number F?R[A-Z]*F" "$events"
+	image_is "$(image_of s s1)" --length 4M
+	cmp -n 1048576 "$origin" /dev/zero
+	session_destroy s
+}
+
+# overwrite DEVICE MEBIBYTES SEED: 4 KiB here and there, all over it.
+overwrite() {
+	fio --name=overwrite --filename="$1" --rw=randwrite --bs=4k --ioengine=libaio --iodepth=16 --direct=1 --norandommap \
+		--io_size="$2M" --size=100% --randseed="$3" --output="$BATS_TEST_TMPDIR/fio"
+}
+
+available() {
+	awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo
+}
+
+@test "lesson 7, 10: seven tebibytes with large optimal I/O: the difference storage lasts, and nothing is allocated ahead" {
+	local before spent
+	echo 4M >"$MEMORY_LIMIT"
+	loop_make 7T
+	dm_make huge "0 $((7 << 31)) striped 1 1024 $LOOP 0"
+	[[ $(cat "/sys/block/$(basename "$(readlink -e /dev/mapper/huge)")/queue/minimum_io_size") -eq 524288 ]]
+	dm_linear small "$(disk 2)" $((66 << 11))
+	before=$(available)
+	session_of /dev/mapper/small /dev/mapper/huge
+	spent=$((before - $(available)))
+	[[ $spent -lt 16384 ]] || fail "the take cost $spent KiB"
+	[[ $(stat_of "$(image_of s s1)" chunk_size) -le 65536 ]]
+	overwrite /dev/mapper/huge 40 1
+	state_is active || fail "$(session_get s error)"
+	[[ $(session_get s diff_used) -lt $((48 << 20)) ]] || fail "$(session_get s diff_used) bytes are used for 40 MiB"
+	overwrite /dev/mapper/huge 40 2
+	wait_until 20 state_is overflow
+	session_destroy s
+}
+
+# watched FILE: the most memory that session s had for what is preserved, until the test ends it.
+watched() {
+	local file
+	file=/sys/block/$(basename "$(image_of s s1)")/blksnap/memory_bytes
+	# shellcheck disable=SC2016 # the inner shell expands these
+	background bash -c 'most=0; while read -r now <"$0"; do
+		if [[ $now -gt $most ]]; then most=$now; echo "$most" >"$1"; fi; sleep 0.05; done' "$file" "$1"
+	WATCHED=$BACKGROUND
+}
+
+# wiped HOW [OPTION]: 64 MiB with 4 MiB of memory.
+wiped() {
+	local most=$BATS_TEST_TMPDIR/most
+	echo 4M >"$MEMORY_LIMIT"
+	dm_linear wiped "$(disk 1)" 131072
+	filled /dev/mapper/wiped
+	session_make s "$(disk 2)" /dev/mapper/wiped
+	put "$SESSIONS/s/s1/discard" "$1"
+	session_take s
+	echo 0 >"$most"
+	watched "$most"
+	blkdiscard -f "${@:2}" /dev/mapper/wiped
+	end_background "$WATCHED"
+	# The reserve comes on top.
+	[[ $(<"$most") -le $((5 << 20)) ]] || fail "$(<"$most") bytes were in memory"
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -eq 16384 ]]
+	image_is "$(image_of s s1)"
+	cmp -n $((64 << 20)) /dev/mapper/wiped /dev/zero
+	session_destroy s
+}
+
+@test "lesson 8: a discard of sixteen times the memory is preserved in pieces" {
+	wiped preserve
+}
+
+@test "lesson 8: write-zeroes of sixteen times the memory are preserved in pieces" {
+	wiped drop -z
+}
+
+@test "lesson 9: an origin that hangs delays no other one" {
+	dm_linear hangs "$(disk 1)" 65536
+	filled "$(disk 3)" --length 16M
+	session_make h "$(disk 2)" /dev/mapper/hangs
+	session_take h
+	session_of "$(disk 4)" "$(disk 3)"
+	dmsetup suspend --nolockfs --noflush hangs
+	defer dmsetup resume hangs
+	background dd if=/dev/zero of=/dev/mapper/hangs bs=1M count=4 oflag=direct conv=notrunc status=none
+	sleep 1
+	storm "$(disk 3)" "$(image_of s s1)" --length 16M --count 1000 --max-size 16K
+	session_destroy s
+	session_of "$(disk 4)" "$(disk 3)"
+	session_destroy s
+	kill -0 "$BACKGROUND"
+	dmsetup resume hangs
+	wait_until 20 gone "$BACKGROUND"
+	session_destroy h
+}
+
+gone() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+@test "lesson 15: swap on the origin: pages go out and come back while a session is active (I1)" {
+	local origin group=/sys/fs/cgroup/blksnap-swap
+	origin=$(disk 1)
+	partition "$origin" 256M 256M
+	filled "$(part "$origin" 1)" --length 32M
+	mkswap "$(part "$origin" 2)" >/dev/null
+	swapon "$(part "$origin" 2)"
+	defer swapoff "$(part "$origin" 2)"
+	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+	mkdir "$group"
+	defer rmdir "$group"
+	echo 48M >"$group/memory.max"
+	session_of "$(disk 2)" "$origin"
+	# 128 MiB, of which no two pages are the same, written twice and read twice.
+	bash -c 'echo $$ >"$0/cgroup.procs"; exec python3 -' "$group" <<-'END'
+		import mmap
+		pages = 32768
+		memory = mmap.mmap(-1, pages * 4096)
+		for turn in (1, 2):
+		    for page in range(pages):
+		        memory[page * 4096:page * 4096 + 16] = b"%08d%08d" % (turn, page)
+		    for page in range(pages):
+		        if memory[page * 4096:page * 4096 + 16] != b"%08d%08d" % (turn, page):
+		            raise SystemExit("page %d is not what it was" % page)
+	END
+	[[ $(awk -v dev="$(part "$origin" 2)" '$1 == dev { print $4 }' /proc/swaps) -ge 0 ]]
+	state_is active || fail "$(session_get s error)"
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 10000 ]]
+	image_is "$(image_of s s1)p1" --length 32M
+	session_destroy s
+}
+
+@test "lesson 18: four file systems on slow disks are taken in one go" {
+	local number dir frozen
+	modprobe dm-delay
+	session_make s "$(disk 2)"
+	for number in 1 3 4 5; do
+		dm_make "slow$number" "0 262144 delay $(disk "$number") 0 0 $(disk "$number") 0 100"
+		mkfs.ext4 -q "/dev/mapper/slow$number"
+		dir=$(mount_test "/dev/mapper/slow$number" "slow$number")
+		dd if=/dev/urandom of="$dir/data" bs=64k count=32 status=none
+		mkdir "$SESSIONS/s/s$number"
+		put "$SESSIONS/s/s$number/device" "/dev/mapper/slow$number"
+	done
+	session_take s
+	frozen=$(session_get s frozen_us)
+	# A write takes a tenth of a second: some for each journal, none for what is not the snapshot's.
+	[[ $frozen -lt 10000000 ]] || fail "frozen for $frozen us"
+	[[ $(session_get s hold_us) -lt 1000000 ]] || fail "held for $(session_get s hold_us) us"
+	session_destroy s
+	for number in 1 3 4 5; do
+		umount "/mnt/test-slow$number"
+	done
+}
