@@ -367,6 +367,46 @@ larger_than() {
 	fs_whole "$(disk 2)" ext4
 }
 
+# full_speed TYPE: from 64 MiB to 4 GiB, as fast as it can be written. Says how long a write was held, and how far apart
+# two stores were, at most; the times of an emulated machine prove nothing.
+full_speed() {
+	local tracing=/sys/kernel/tracing dir image
+	[[ -e $tracing/events ]] || mount -t tracefs none "$tracing"
+	fs_on "$(disk 8)" "$1"
+	session_make s "$dir/diff" "$(disk 7)"
+	put "$SESSIONS/s/diff_limit" 4608M
+	put "$SESSIONS/s/diff_low" 32M
+	session_take s
+	image=$(image_of s s1)
+	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
+	echo >"$tracing/trace"
+	echo 1 >"$tracing/events/blksnap/blksnap_store/enable"
+	defer eval "echo 0 >$tracing/events/blksnap/blksnap_store/enable"
+	dd if=/dev/zero of="$(disk 7)" bs=1M count=4096 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
+	larger_than $((4000 << 20))
+	printf 'held_us_max=%d, stores at most %d us apart\n' "$(stat_of "$image" held_us_max)" \
+		"$(awk '/blksnap_store:/ { sub(/:$/, "", $4); if (last && $4 - last > most) most = $4 - last; last = $4 }
+			END { print int(most * 1000000) }' "$tracing/trace")" | tee -a /results/figures
+	image_is_zero "$image" 4096
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 8)" "$1"
+}
+
+# image_is_zero IMAGE MEBIBYTES: all of it, by direct I/O.
+image_is_zero() {
+	dd if="$1" bs=1M count="$2" iflag=direct status=none | cmp -n $(($2 << 20)) - /dev/zero
+}
+
+@test "diff file: grows from 64 MiB to 4 GiB at full speed, on ext4" {
+	full_speed ext4
+}
+
+@test "diff file: grows from 64 MiB to 4 GiB at full speed, on XFS" {
+	full_speed xfs
+}
+
 @test "diff file: low space is announced once, a limit that is raised takes effect" {
 	local dir events=$BATS_TEST_TMPDIR/events
 	fs_on "$(disk 2)" ext4

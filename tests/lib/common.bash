@@ -66,7 +66,8 @@ scaled() {
 
 # --- disks -----------------------------------------------------------------------------------------------------------
 
-# disk N: prints the device of test disk N (1 to 4 of 1 GiB, 5 and 6 of 256 MiB, 6 with blocks of 4096 bytes).
+# disk N: prints the device of test disk N (1 to 4 of 1 GiB, 5 and 6 of 256 MiB, 6 with blocks of 4096 bytes, 7 and 8 of
+# 5 GiB).
 disk() {
 	local path
 	path=$(readlink -e "/dev/disk/by-id/virtio-t$1") || fail "no test disk $1" >&2 || return
