@@ -707,14 +707,16 @@ starve() {
 	parameter hold_limit_ms 700
 	parameter memory_limit 4M
 	stamp fill "$(disk 1)" --seed 60 --length 16M
-	delayed slow "$(disk 1)" 262144 1500 0
+	modprobe dm-delay
+	dm_linear slow "$(disk 1)" 262144
 	session_make s "$(disk 2)" /dev/mapper/slow
 	takes s
 	image=$(image_of s s1)
+	# Only now, since udev reads it, too.
+	dm_switch slow "0 262144 delay $(disk 1) 0 1500 $(disk 1) 0 0"
 	stamp fill /dev/mapper/slow --seed 60 --seq 2 --length 16M
 	state_is s active || fail "$(session_get s error)"
 	stamp verify "$image" --seed 60 --length 16M --seq 1
-	# udev reads it, too.
 	dm_switch slow "0 262144 linear $(disk 1) 0"
 	session_destroy s
 }
