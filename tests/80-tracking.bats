@@ -386,19 +386,19 @@ increment_value() {
 
 # --- an oracle: the image itself, byte for byte ----------------------------------------------------------------------
 
-# random_writes DEVICE COUNT LENGTH: buffered, direct, mmapped, NOWAIT and polled ones, anywhere.
+# random_writes DEVICE COUNT LENGTH: buffered, direct, mmapped, NOWAIT and polled ones, anywhere, of whole blocks.
 random_writes() {
 	stamp storm "$1" - --seed "$RANDOM" --taken-seq 1 --count "$2" --writers 2 --mode mix --max-size 16K --length "$3" \
-		>/dev/null 2>&1 || [[ $? -eq 1 ]]
+		--block "$(blockdev --getss "$1")" >/dev/null 2>&1 || [[ $? -eq 1 ]]
 }
 
-@test "tracking: full and increments are the image: mixed writes, zeroes, discards, dirty, mkfs" {
-	local dev copy=$BATS_TEST_TMPDIR/copy i
-	dm_linear origin "$(disk 1)" $((32 << 11))
-	dev=/dev/mapper/origin
+# mixed_increments DISK ROUNDS: of a part of it.
+mixed_increments() {
+	local dev=/dev/mapper/origin copy=$BATS_TEST_TMPDIR/copy i
+	dm_linear origin "$1" $((32 << 11))
 	tracker_make t "$dev" 4K
 	session_make s "$(disk 2)" "$dev"
-	for i in {1..15}; do
+	for ((i = 1; i <= $2; i++)); do
 		case $((i % 5)) in
 		0) blkdiscard -f -z -o $((i * 1048576)) -l 60K "$dev" ;;
 		1) random_writes "$dev" 40 32M ;;
@@ -419,27 +419,85 @@ random_writes() {
 	tracker_destroy t
 }
 
-@test "tracking: full and increments are the image: a file system in use, on a partition" {
-	local dev copy=$BATS_TEST_TMPDIR/copy i dir
-	partition "$(disk 1)" 48M
-	dev=$(part "$(disk 1)" 1)
-	mkfs.ext4 -q "$dev"
+@test "tracking: full and increments are the image: mixed writes, zeroes, discards, dirty, mkfs" {
+	mixed_increments "$(disk 1)" "$(scaled 15)"
+}
+
+@test "tracking: full and increments are the image: the same, on blocks of 4096 bytes" {
+	mixed_increments "$(disk 6)" 10
+}
+
+# used_increments DEVICE TYPE ROUNDS: of a file system in use; its copy in COPY.
+used_increments() {
+	local dev=$1 i dir
+	COPY=$BATS_TEST_TMPDIR/copy
+	"mkfs.$2" -q "$dev"
 	dir=$(mount_test "$dev" fs discard)
 	tracker_make t "$dev" 4K
 	session_make s "$(disk 2)" "$dev"
-	for i in {1..8}; do
+	for ((i = 1; i <= $3; i++)); do
 		cp -r /usr/share/doc/bash "$dir/$i" 2>/dev/null || mkdir "$dir/$i"
 		head -c 300K /dev/urandom >"$dir/$i/random"
 		[[ $i -lt 4 ]] || rm -r "${dir:?}/$((i - 3))"
 		[[ $((i % 3)) -ne 0 ]] || fstrim "$dir"
 		snap s
-		increased "$IMAGE" "$copy"
+		increased "$IMAGE" "$COPY"
 		[[ $i -eq 1 || $(increment_value mode) == increment ]]
 		touch "$dir/after-$i"
 		unsnap s
 	done
 	session_destroy s
-	fsck.ext4 -fn "$copy" >/dev/null
+	tracker_destroy t
+}
+
+@test "tracking: full and increments are the image: ext4 in use, on a partition" {
+	partition "$(disk 1)" 48M
+	used_increments "$(part "$(disk 1)" 1)" ext4 8
+	fsck.ext4 -fn "$COPY" >/dev/null
+}
+
+@test "tracking: full and increments are the image: XFS in use, on a partition" {
+	partition "$(disk 1)" 320M
+	used_increments "$(part "$(disk 1)" 1)" xfs 4
+	xfs_repair -n "$COPY"
+}
+
+@test "tracking: two hundred gibibytes: what changed at their end is known to be there" {
+	local dev gib=$((1 << 30))
+	loop_make 200G
+	dev=$LOOP
+	tracker_make t "$dev"
+	session_make s "$(disk 2)" "$dev"
+	[[ $(tracker_get t block_size) -eq 65536 ]]
+	written "$dev" 0 4096
+	written "$dev" $((127 * gib)) 4096
+	written "$dev" $((128 * gib - 4096)) 8192
+	written "$dev" $((200 * gib - 4096)) 4096
+	snap s
+	changed_is "$IMAGE" 0:1 2080768:1 2097151:1 2097152:1 3276799:1
+	unsnap s
+	written "$dev" $((190 * gib)) 65536
+	snap s
+	changed_is "$IMAGE" 0:1 2080768:1 2097151:1 2097152:1 3112960:2 3276799:1
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: one percent of five gibibytes has changed, and little more is reported" {
+	local dev i reported
+	dev=$(disk 7)
+	tracker_make t "$dev"
+	session_make s "$(disk 2)" "$dev"
+	snap s
+	unsnap s
+	# 51 MiB of 5 GiB, in pieces of 1 MiB that begin anywhere.
+	for ((i = 0; i < 51; i++)); do
+		written "$dev" $((i * 100 * 1048576 + RANDOM * 512)) 1048576
+	done
+	snap s
+	reported=$(changed "$IMAGE" | tr ' ' '\n' | grep -c ':2$')
+	[[ $((reported * 65536)) -ge $((51 << 20)) && $((reported * 65536)) -le $((55 << 20)) ]] || fail "$reported blocks"
+	session_destroy s
 	tracker_destroy t
 }
 
