@@ -32,7 +32,7 @@ need_backup_tools() {
 	for tool in jq sha256sum flock; do
 		command -v "$tool" >/dev/null || fail "$tool is missing (Debian: apt install jq coreutils util-linux)"
 	done
-	for copier in "$library/blksnap-copy" "$library/copy/blksnap-copy" "$(command -v blksnap-copy || true)"; do
+	for copier in "$library/blksnap-copy" "${library%/*}/build/blksnap-copy" "$(command -v blksnap-copy || true)"; do
 		[[ ! -x $copier ]] || return 0
 	done
 	fail "blksnap-copy is missing: make install, or, in the source tree, make tool"
@@ -341,7 +341,9 @@ plan_backup() {
 	local name=$1 candidate=$2
 	kind=full parent='' since=0
 	[[ -z $opt_full ]] || return 0
-	if [[ -z $candidate ]]; then
+	if [[ -n $candidate && $directory != - ]] && ! chain_whole "$candidate"; then
+		say "$name: full, as something is missing of $candidate, or of what it is built upon (blksnap verify)"
+	elif [[ -z $candidate ]]; then
 		[[ -n $image_generation ]] || say "$name: full, as there is none yet; it is not tracked (blksnap track)"
 		[[ -z $image_generation ]] || say "$name: full, as there is none yet"
 	elif ! explain_link "$image_generation" "$image_number" "$image_base" "$image_size" "$candidate"; then
@@ -350,6 +352,15 @@ plan_backup() {
 		kind=increment parent=$candidate since=$link_since
 		[[ -z $opt_differential ]] || kind=differential
 	fi
+}
+
+# chain_whole ID: it and all that it needs are there; whether they are good is not looked at.
+chain_whole() {
+	local id
+	chain_of "$1" 2>/dev/null || return
+	for id in "${chain_ids[@]}"; do
+		[[ -f $chain/${m_data[$id]} && -f $chain/${m_index[$id]} ]] || return
+	done
 }
 
 # candidate: prints the backup to build upon: the last one, or for a differential the last full.
@@ -470,6 +481,7 @@ already_there() {
 	[[ ${#backups[@]} -gt 0 && -n $image_generation && -z $opt_full ]] || return
 	last=${backups[-1]}
 	[[ ${m_generation[$last]} == "$image_generation" && ${m_number[$last]} == "$image_number" ]] || return
+	chain_whole "$last" || return
 	say "$1: $last is a backup of this snapshot already"
 }
 
@@ -900,6 +912,7 @@ command_restore() {
 	lock "$chain" shared
 	read_chain "$chain"
 	[[ ${#backups[@]} -gt 0 ]] || fail "there is no good backup in $chain"
+	[[ -n $opt_at || ${#damaged_manifests[@]} -eq 0 ]] || fail "which is the last one is not known: name one with --at"
 	id=$(backup_number "${opt_at:-${backups[-1]}}") || exit
 	chain_arguments "$id" || fail "$id cannot be restored; see: blksnap verify $chain"
 	restore_to "${operands[1]}" restore_chain

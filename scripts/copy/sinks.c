@@ -10,12 +10,14 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "copy.h"
 
-/* After so much data, what was written is made durable, and the index says so. */
-#define CHECKPOINT (256ull << 20)
+/* So many seconds are lost at most when a backup is interrupted: then what was written is made durable, and indexed. */
+#define CHECKPOINT 2
+/* After so many bytes the disk begins to write them. */
 #define WRITEBACK (16ull << 20)
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
@@ -91,9 +93,18 @@ struct files {
 	uint64_t position;		/* of the next piece, in a packed file */
 	uint64_t size;			/* of the device, for a raw file */
 	uint64_t unsynced;
+	time_t checkpoint;		/* when the last one was */
 	char *lines;			/* of the index, that wait until their data is on the disk */
 	size_t line_count, line_room;
 };
+
+static time_t seconds(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+	return time.tv_sec;
+}
 
 static int open_file(const char *path, int more)
 {
@@ -124,6 +135,7 @@ static void checkpoint(struct files *files)
 	make_durable(files->index, files->index_name);
 	files->line_count = 0;
 	files->unsynced = 0;
+	files->checkpoint = seconds();
 }
 
 static void files_store(struct sink *sink, const struct cell *cell)
@@ -162,7 +174,7 @@ static void files_record(struct sink *sink, const struct cell *cell)
 	/* Begun early, so that little is left to wait for. */
 	if (before / WRITEBACK != files->unsynced / WRITEBACK)
 		sync_file_range(files->data.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-	if (files->unsynced >= CHECKPOINT)
+	if (seconds() - files->checkpoint >= CHECKPOINT)
 		checkpoint(files);
 }
 
@@ -199,6 +211,7 @@ static struct files *open_files(const char *data, const char *index, const char 
 	if (fstat(files->data.fd, &stat) < 0)
 		die("%s: %s", data, strerror(errno));
 	files->data.blank = stat.st_size == 0;
+	files->checkpoint = seconds();
 	return files;
 }
 
