@@ -814,6 +814,118 @@ called() {
 	[[ $(called) == 'only pre-take,only post-take' ]]
 }
 
+# --- the page --------------------------------------------------------------------------------------------------------
+
+PAGE=/blksnap/docs/backup.md
+
+# page SECTION [WORD]: runs the commands that stand there in that section, in blocks of `sh`, or `sh WORD`.
+page() {
+	local script=$BATS_TEST_TMPDIR/section
+	awk -v section="$1" -v block='```sh'"${2:+ $2}" '
+		/^##+ / && !inside { here = ($0 ~ ("^##+ " section "$")) }
+		/^```/ { inside = !inside && $0 != "```"; run = here && $0 == block; next }
+		run' "$PAGE" >"$script"
+	[[ -s $script ]] || fail "no commands in the section $1" || return
+	bash -ex "$script" 3>&- || fail "the commands of the section $1 ended with $?"
+}
+
+# a_server: /dev/vg0/srv with something on it, mounted on /srv, and a disk for backups. All that the page makes is undone.
+a_server() {
+	local file
+	vgcreate -qq -y vg0 "$(disk 1)"
+	defer vgremove -q -q -ff -y vg0
+	lvcreate -qq -y -n srv -L 96M vg0
+	mkfs.ext4 -q /dev/vg0/srv
+	mkfs.ext4 -q -L backup "$(disk 3)"
+	settle
+	mkdir -p /srv
+	mount /dev/vg0/srv /srv
+	defer umount /srv
+	cp -r /usr/lib/udev /srv
+	for file in /backup /usr/local/sbin/nightly-backup /etc/cron.d/nightly-backup /etc/blksnap /var/lib/blksnap; do
+		[[ ! -e $file ]] || fail "$file is there already" || return
+		defer rm -rf "$file"
+	done
+}
+
+# The disk for backups is mounted, and may be used.
+use_backup_disk() {
+	mkdir -p /backup
+	mount LABEL=backup /backup
+	defer umount /backup
+}
+
+# same_files DIRECTORY: as on /srv.
+same_files() {
+	diff -r --no-dereference --exclude=lost+found /srv "$1"
+}
+
+@test "backup.md: a nightly backup of a server, from the first mkdir to a restore" {
+	local i
+	a_server
+	page 'The place'
+	defer umount /backup
+	page Tracking
+	defer blksnap track --off /dev/vg0/srv
+	page 'The first backup'
+	[[ $(files /backup/server/srv) == '00001.full 00001.full.index 00001.json' ]]
+	cp -r /usr/lib/udev /srv/second
+	page 'Every night'
+	[[ $(jq -r .kind /backup/server/srv/00002.json) == increment ]]
+	rm -r /srv/udev
+	mkdir /srv/application
+	# shellcheck disable=SC2016 # for that shell
+	printf '#!/bin/sh\necho "$1" >>/srv/application/called\n' >/srv/application/control
+	chmod +x /srv/application/control
+	page Hooks
+	[[ $(paste -sd' ' /srv/application/called) == 'pause resume' ]]
+	sed -i '$d' /srv/application/called
+	page Restore
+	defer umount /mnt/restored
+	same_files /mnt/restored
+	page 'Keeping it small'
+	[[ $(files /backup/server/srv) == '00002.full 00002.full.index 00002.json 00003.increment '* ]]
+	blksnap verify /backup/server
+	page 'Somewhere else'
+	fsck.ext4 -fn /backup/srv.img
+	[[ $(debugfs -R 'ls -l /second' /backup/srv.img 2>/dev/null | wc -l) -gt 3 ]]
+	nothing_left
+}
+
+@test "backup.md: qemu-img, with the ranges that blksnap changed prints" {
+	a_server
+	use_backup_disk
+	blksnap track /dev/vg0/srv
+	defer blksnap track --off /dev/vg0/srv
+	cp -r /usr/lib/udev /srv/second
+	page qemu-img qemu
+	[[ $(stat -c %s /backup/srv-2.qcow2) -lt $(stat -c %s /backup/srv-1.qcow2) ]]
+	nothing_left
+}
+
+@test "backup.md: partclone" {
+	a_server
+	use_backup_disk
+	sync -f /srv
+	page partclone partclone
+	mkdir -p /mnt/test-again
+	mount /dev/vg0/again /mnt/test-again
+	defer umount /mnt/test-again
+	same_files /mnt/test-again
+	nothing_left
+}
+
+@test "backup.md: restic, with a full and an increment from a pipe" {
+	a_server
+	use_backup_disk
+	blksnap track /dev/vg0/srv
+	defer blksnap track --off /dev/vg0/srv
+	page restic restic
+	fsck.ext4 -fn /backup/restored.img
+	debugfs -R 'stat /something-new' /backup/restored.img 2>/dev/null | grep -q 'Type: regular'
+	nothing_left
+}
+
 # --- usage -----------------------------------------------------------------------------------------------------------
 
 @test "backup: wrong usage and wrong paths change nothing" {
