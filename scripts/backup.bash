@@ -428,10 +428,9 @@ find_kept() {
 	kept_options=(--kept "$index" --kept-since "$is_number")
 }
 
-# backup_image NAME: the image that was read, into the directory $chain.
+# backup_image NAME: the image that was read, into the chain that was read.
 backup_image() {
 	local name=$1 kind parent since id data kept_options increment=()
-	read_chain "$chain"
 	plan_backup "$name" "$(candidate)"
 	id=$(next_id)
 	data=$chain/$id.$kind
@@ -535,7 +534,7 @@ backup_session() {
 		chain=$directory/$snapshot
 		[[ -d $chain ]] || mkdir -- "$chain" || fail "cannot make $chain"
 		lock "$chain" exclusive
-		read_chain "$chain" 2>/dev/null
+		read_chain "$chain"
 		already_there "$snapshot" || backup_image "$snapshot"
 		exec {lock_descriptor}>&-
 		lock_descriptor=
@@ -623,7 +622,7 @@ inner_options() {
 
 # backup_devices DIRECTORY DEVICE...: takes a session, backs it up, releases it.
 backup_devices() {
-	local directory=$1 session device
+	local directory=$1 session
 	shift
 	session=$(session_for "$directory")
 	if [[ $directory != - ]]; then
@@ -631,11 +630,7 @@ backup_devices() {
 		export BLKSNAP_LOCKED=$directory
 		forget_interrupted "$session"
 	fi
-	if [[ -n $opt_track ]]; then
-		for device; do
-			find_tracker "$device" >/dev/null || command_track "$device" || exit "$exit_refused"
-		done
-	fi
+	[[ -z $opt_track ]] || track_devices "$@" || exit "$exit_refused"
 	[[ -n $opt_no_hooks ]] || find_hooks "${opt_hooks:-$hooks_default}"
 	after=("$program" backup "$directory" --session "$session")
 	inner_options
@@ -690,6 +685,8 @@ END
 
 command_backup() {
 	local directory
+	# Who may read backups may read everything.
+	umask 077
 	parse_options ' --diff --limit --session --full --differential --track --hooks --no-hooks --json --parent --manifest ' "$@"
 	operands+=("${after[@]}")
 	after=()
@@ -732,6 +729,23 @@ verify_backup() {
 	copy "${chain##*/}/$id" check "${m_size[$id]}" "$(layout "$id")" "$chain/${m_data[$id]}" "$chain/${m_index[$id]}"
 }
 
+# print_verdict ID NAME VERDICT
+print_verdict() {
+	if [[ -z $opt_json ]]; then
+		printf '%s: %s of %s, %s\n' "$2" "${m_kind[$1]}" "${m_created[$1]}" "$3"
+		return
+	fi
+	printf '{'
+	json_member backup "$2"
+	printf ', '
+	json_member kind "${m_kind[$1]}"
+	printf ', '
+	json_member created "${m_created[$1]}"
+	printf ', '
+	json_member state "${3,,}"
+	printf '}\n'
+}
+
 verify_chain() {
 	local id bad=0 path
 	lock "$chain" shared
@@ -739,9 +753,9 @@ verify_chain() {
 	bad=${#damaged_manifests[@]}
 	for id in "${backups[@]}"; do
 		if verify_backup "$id"; then
-			printf '%s: %s of %s, good\n' "$chain/$id" "${m_kind[$id]}" "${m_created[$id]}"
+			print_verdict "$id" "$chain/$id" good
 		else
-			printf '%s: %s of %s, DAMAGED\n' "$chain/$id" "${m_kind[$id]}" "${m_created[$id]}"
+			print_verdict "$id" "$chain/$id" DAMAGED
 			bad=$((bad + 1))
 		fi
 	done
@@ -781,7 +795,7 @@ receive_streams() {
 		[[ -z $target || -b $target ]] || update=(--update)
 		[[ ${m_kind[$id]} != full ]] || stream_full=$id
 		before=$id
-		[[ -n $target ]] || printf -- '-: backup %d, %s of %s, good\n' "$number" "${m_kind[$id]}" "${m_created[$id]}"
+		[[ -n $target ]] || print_verdict "$id" "$id" good
 	done
 	[[ $number -gt 0 ]] || fail "there is no backup in standard input"
 }
@@ -812,20 +826,20 @@ follows() {
 
 usage_verify() {
 	cat <<'END'
-Usage: blksnap verify DIRECTORY
-       blksnap verify -
+Usage: blksnap verify [--json] DIRECTORY
+       blksnap verify [--json] -
 
 Reads all backups in DIRECTORY (of one chain, or of all that are in it), or those that
 come from standard input, and compares them with their checksums. Also looks whether
 each has what it is built upon. Prints a line for each backup, and for damage the file
-and block. The driver is not needed.
+and block. With --json each line is an object. The driver is not needed.
 Exit codes: 0 all are good; 1 something is damaged or missing; 2 wrong usage.
 END
 }
 
 command_verify() {
 	local status=0 chains=() path
-	parse_options ' ' "$@"
+	parse_options ' --json ' "$@"
 	operands+=("${after[@]}")
 	[[ ${#operands[@]} -eq 1 ]] || usage_error "verify takes one DIRECTORY"
 	need_backup_tools
@@ -975,6 +989,7 @@ merge_to_full() {
 
 command_merge() {
 	local id
+	umask 077
 	parse_options ' ' "$@"
 	operands+=("${after[@]}")
 	[[ ${#operands[@]} -eq 2 ]] || usage_error "merge takes DIRECTORY and NUMBER"

@@ -199,6 +199,8 @@ finds() {
 	[[ $(stat -c %s "$chain/00002.increment") -le $((14 * 65536)) ]]
 	run -0 blksnap verify "$chain"
 	[[ $(grep -c ', good$' <<<"$output") -eq 7 ]]
+	run -0 blksnap verify --json "$chain"
+	[[ $(jq -r '.state, .kind' <<<"$output" | paste -sd' ') == 'good full good increment '*' good differential good increment' ]]
 	# Nothing has changed.
 	backed_up
 	[[ $number == 00008 && $(stat -c %s "$chain/00008.increment") -eq 0 ]]

@@ -183,7 +183,7 @@ void run(struct source *source, struct sink *sink, const char *label)
 	work.source = source;
 	work.sink = sink;
 	work.label = label;
-	work.started = now();
+	work.started = work.shown = now();
 	for (unsigned int i = 0; i < WORKERS; i++)
 		if (pthread_create(&threads[i], NULL, worker, NULL))
 			die("cannot start a thread");

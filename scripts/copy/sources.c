@@ -26,6 +26,18 @@ static void one_piece(struct cell *cell)
 	cell->pieces[0] = (struct piece){ .offset = cell->offset, .length = cell->length };
 }
 
+/* What the index has in the cell. */
+static void add_pieces(const struct index *index, struct cell *cell)
+{
+	uint64_t end = cell->offset + cell->length;
+
+	for (size_t i = index_find(index, cell->offset); i < index->count && index->pieces[i].offset < end; i++) {
+		if (cell->count == MAX_EXTENTS)
+			die("%s: too many blocks at %" PRIu64, index->path, cell->offset);
+		cell->pieces[cell->count++] = index->pieces[i];
+	}
+}
+
 /* --- an image ----------------------------------------------------------------------------------------------------- */
 
 struct image {
@@ -89,14 +101,11 @@ static void plan_changed(const struct image *image, struct cell *cell)
 /* Is the cell there, of a copy that was interrupted? Its pieces are those of that copy then. */
 static bool plan_kept(const struct image *image, struct cell *cell)
 {
-	const struct index *kept = image->options.kept;
-	uint64_t end = cell->offset + cell->length;
-
-	if (end > image->kept_end || any_changed(&image->options.map, cell, image->options.kept_since))
+	if (cell->offset + cell->length > image->kept_end ||
+	    any_changed(&image->options.map, cell, image->options.kept_since))
 		return false;
 	cell->kept = true;
-	for (size_t i = index_find(kept, cell->offset); i < kept->count && kept->pieces[i].offset < end; i++)
-		cell->pieces[cell->count++] = kept->pieces[i];
+	add_pieces(image->options.kept, cell);
 	return true;
 }
 
@@ -283,9 +292,12 @@ static bool chain_plan(struct source *source, struct cell *cell)
 	for (; chain->next < chain->size; chain->next += CELL) {
 		cell->offset = chain->next;
 		cell->length = cell_length(cell->offset, chain->size);
-		if (chain->keep_going && chain->members[0].packed && !has_pieces(&chain->members[0].index, cell))
+		if (chain->keep_going && chain->members[0].packed)
+			add_pieces(&chain->members[0].index, cell);
+		else
+			one_piece(cell);
+		if (!cell->count)
 			continue;
-		one_piece(cell);
 		chain->next += CELL;
 		return true;
 	}
