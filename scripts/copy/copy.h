@@ -117,14 +117,10 @@ struct member {
 struct source *source_chain(const struct member *members, size_t count, uint64_t size, bool keep_going);
 unsigned int chain_damages(void);
 
-/* Pieces and data from standard input, up to their end. */
-struct source *source_stream(uint64_t size);
-
 /* sinks.c */
 
 struct sink *sink_raw(const char *data, const char *index, const char *heading, uint64_t size);
 struct sink *sink_packed(const char *data, const char *index, const char *heading);
-struct sink *sink_stream(void);
 struct sink *sink_none(void);
 
 enum target_kind {
@@ -135,6 +131,12 @@ enum target_kind {
 
 /* larger: the device may be larger than what is restored. */
 struct sink *sink_target(const char *path, uint64_t size, enum target_kind kind, bool larger);
+
+/* stream.c */
+
+/* Pieces and data from standard input, up to their end; and to standard output. */
+struct source *source_stream(uint64_t size);
+struct sink *sink_stream(void);
 
 /* main.c */
 
