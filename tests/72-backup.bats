@@ -64,8 +64,14 @@ backed_up() {
 	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$@" "$dev"
 	[[ $output =~ ($chain/)([0-9]{5}): ]] || fail "blksnap backup says: $output" || return
 	number=${BASH_REMATCH[2]}
-	dd if="$dev" of="$BATS_TEST_TMPDIR/$number" bs=1M conv=sparse iflag=direct status=none
+	copy_of_origin "$BATS_TEST_TMPDIR/$number"
 	nothing_left
+}
+
+# copy_of_origin FILE: what is on $dev now, read past what may make it slow.
+copy_of_origin() {
+	dd if="${under:-$dev}" of="$1" bs=1M count="$(blockdev --getsize64 "$dev")" iflag=direct,count_bytes conv=sparse \
+		status=none
 }
 
 # restored [NUMBER]: it is, byte for byte, what it was; the last one, if none is named.
@@ -338,11 +344,12 @@ finds() {
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
-# slow_origin: $dev, of 96 MiB without a hole, that is read at some 16 MiB/s.
+# slow_origin: $dev, of 48 MiB without a hole, from which each read takes a second. What it lies on, in $under, is fast.
 slow_origin() {
-	origin_of 196608
-	dd if=/dev/urandom of="$dev" bs=1M count=96 oflag=direct status=none
-	dm_switch origin "0 196608 delay $(disk 1) 0 500 $(disk 1) 0 0"
+	origin_of 98304
+	dd if=/dev/urandom of="$dev" bs=1M count=48 oflag=direct status=none
+	under=$(disk 1)
+	dm_switch origin "0 98304 delay $under 0 1000 $under 0 0"
 }
 
 # interrupted_backup OPTION...: one that was killed when a part of it was on the disk.
@@ -393,7 +400,8 @@ has_lines() {
 	random_sectors 0 16
 	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev"
 	[[ $output != *'goes on with'* ]]
-	cmp "$chain/00001.full" "$dev"
+	copy_of_origin "$BATS_TEST_TMPDIR/copy"
+	cmp "$chain/00001.full" "$BATS_TEST_TMPDIR/copy"
 	# The same one.
 	blksnap take s --diff "$(disk 2)" "$dev"
 	next=00002.full
@@ -405,7 +413,7 @@ has_lines() {
 	random_sectors 0 16
 	run -0 blksnap backup "$backups" --session s
 	[[ $output == *'goes on with 00002.full, which was interrupted'* ]]
-	cmp "$chain/00002.full" /dev/blksnap/s/origin
+	cmp "$chain/00002.full" "$BATS_TEST_TMPDIR/copy"
 	blksnap release s
 	run -0 blksnap verify "$backups"
 }
@@ -415,7 +423,7 @@ has_lines() {
 	backup_disk
 	slow_origin
 	backed_up --track
-	put "$TRACKERS/origin/dirty" '0 100663296'
+	put "$TRACKERS/origin/dirty" '0 50331648'
 	blksnap take s --diff "$(disk 2)" "$dev"
 	for i in 1 2; do
 		setsid blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
@@ -428,18 +436,19 @@ has_lines() {
 	run -0 blksnap backup "$backups" --session s
 	[[ $output == *'goes on with 00002.increment, which was interrupted'* ]]
 	blksnap restore "$chain" "$BATS_TEST_TMPDIR/file"
-	cmp "$BATS_TEST_TMPDIR/file" /dev/blksnap/s/origin
+	copy_of_origin "$BATS_TEST_TMPDIR/copy"
+	cmp "$BATS_TEST_TMPDIR/file" "$BATS_TEST_TMPDIR/copy"
 	blksnap release s
-	put "$TRACKERS/origin/dirty" '0 100663296'
+	put "$TRACKERS/origin/dirty" '0 50331648'
 	next=00003.increment
 	interrupted_backup
-	random_sectors 5000 100
+	random_sectors 5000 8
 	backed_up
 	[[ $output != *'goes on with'* && $number == 00003 ]]
 	restored
 	run -0 blksnap verify "$backups"
 	# One that is never continued is in nobody's way.
-	put "$TRACKERS/origin/dirty" '0 100663296'
+	put "$TRACKERS/origin/dirty" '0 50331648'
 	next=00004.increment
 	interrupted_backup
 	run -0 blksnap backup "$backups" --diff "$(disk 2)" --full "$dev"
