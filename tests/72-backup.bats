@@ -642,7 +642,7 @@ as_before() {
 	[[ $output == *'the stream is damaged: the block at '* ]]
 	# Who reads has gone.
 	# shellcheck disable=SC2016 # for that shell
-	run -1 bash -c 'set -o pipefail; blksnap backup - --full --diff "$1" --manifest "$2" "$3" | head -c 10 >/dev/null' - \
+	run ! bash -c 'set -o pipefail; blksnap backup - --full --diff "$1" --manifest "$2" "$3" | head -c 10 >/dev/null' - \
 		"$(disk 2)" "$BATS_TEST_TMPDIR/none.json" "$dev"
 	[[ ! -e $BATS_TEST_TMPDIR/none.json ]]
 	nothing_left
