@@ -22,6 +22,10 @@ modules: ## build the module, for the running kernel or KDIR=...
 		echo "No kernel headers in $(KDIR): install them (Debian: linux-headers-amd64) or say KDIR=..." >&2; exit 1; }
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" modules
 
+.PHONY: tool
+tool: ## build what the tool copies backups with
+	$(MAKE) -C scripts/copy OUT="$(CURDIR)/build"
+
 .PHONY: demo
 demo: ## see it at work, in a virtual machine
 	@tests/vm/demo $(RUN)
@@ -51,12 +55,14 @@ bench-report: ## make docs/benchmarks.md from what was measured
 	@tests/bench/report
 
 .PHONY: install
-install: modules ## install module, udev rules and tool (DESTDIR, PREFIX, UDEVDIR)
+install: modules tool ## install module, udev rules and tool (DESTDIR, PREFIX, UDEVDIR)
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" INSTALL_MOD_DIR=updates \
 		$(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)" DEPMOD=true) modules_install
-	install -d "$(DESTDIR)$(UDEVDIR)/rules.d" "$(DESTDIR)$(PREFIX)/sbin"
+	install -d "$(DESTDIR)$(UDEVDIR)/rules.d" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/lib/blksnap"
 	install -m 644 udev-rules/*.rules "$(DESTDIR)$(UDEVDIR)/rules.d/"
 	install -m 755 scripts/blksnap "$(DESTDIR)$(PREFIX)/sbin/blksnap"
+	install -m 644 scripts/backup.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/backup.bash"
+	install -m 755 build/blksnap-copy "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	$(if $(DESTDIR),,depmod "$(KVER)")
 	$(if $(DESTDIR),,-udevadm control --reload)
 
@@ -65,6 +71,8 @@ uninstall: ## remove what install put there
 	rm -f "$(DESTDIR)/lib/modules/$(KVER)/updates/blksnap.ko"*
 	rm -f $(patsubst udev-rules/%,"$(DESTDIR)$(UDEVDIR)/rules.d/%",$(wildcard udev-rules/*.rules))
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap"
+	rm -f "$(DESTDIR)$(PREFIX)/lib/blksnap/backup.bash" "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
+	-rmdir "$(DESTDIR)$(PREFIX)/lib/blksnap"
 	$(if $(DESTDIR),,depmod "$(KVER)")
 	$(if $(DESTDIR),,-udevadm control --reload)
 

@@ -1,0 +1,975 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Backups by the tool, scripts/blksnap: whether what is restored is what the image was, byte for byte; what is found when
+# something is damaged or missing; and that nothing looks complete that is not. And docs/backup.md, as it is written.
+
+load lib/common
+load lib/devices
+
+setup() {
+	# bats' own, of which LVM would complain.
+	export LVM_SUPPRESS_FD_WARNINGS=1
+	common_setup
+	skip_unless_feature cbt
+}
+
+teardown() {
+	common_teardown
+}
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+# Where backups go, in $backups: a file system on disk 3.
+backup_disk() {
+	mkfs.ext4 -q "$(disk 3)"
+	backups=$(mount_test "$(disk 3)" backups)
+}
+
+# origin_of SECTORS: $dev, a piece of disk 1 with something in it here and there; and where its backups are, in $chain.
+origin_of() {
+	dm_linear origin "$(disk 1)" "$1"
+	dev=/dev/mapper/origin sectors=$1
+	chain=$backups/origin
+	scribble 5
+}
+
+# origin_away: before the end of the test. Nothing else may have been deferred.
+origin_away() {
+	dmsetup remove --retry origin
+	# shellcheck disable=SC2034 # of lib/common
+	COMMON_DEFERRED=()
+}
+
+# scribble COUNT: so many writes of something new, of 512 bytes to 20 KiB, somewhere on $dev; one at its very end.
+scribble() {
+	local i length
+	for ((i = 0; i <= $1; i++)); do
+		length=$((RANDOM % 40 + 1))
+		[[ $length -lt $sectors ]] || length=1
+		random_sectors "$((i == $1 ? sectors - length : (RANDOM * 32768 + RANDOM) % (sectors - length + 1)))" "$length"
+	done
+}
+
+# random_sectors START LENGTH: on $dev.
+random_sectors() {
+	dd if=/dev/urandom of="$dev" bs="$(($2 * 512))" count=1 oflag=seek_bytes seek="$(($1 * 512))" conv=notrunc \
+		iflag=fullblock status=none
+	blockdev --flushbufs "$dev"
+}
+
+# backed_up [OPTION...]: $dev as it is now; and $dev as it is now is $BATS_TEST_TMPDIR/NUMBER. What it printed in $output.
+backed_up() {
+	# bats' run has an i that is not its own.
+	local i
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$@" "$dev"
+	[[ $output =~ ($chain/)([0-9]{5}): ]] || fail "blksnap backup says: $output" || return
+	number=${BASH_REMATCH[2]}
+	copy_of_origin "$BATS_TEST_TMPDIR/$number"
+	nothing_left
+}
+
+# copy_of_origin FILE: what is on $dev now, read past what may make it slow.
+copy_of_origin() {
+	dd if="${under:-$dev}" of="$1" bs=1M count="$(blockdev --getsize64 "$dev")" iflag=direct,count_bytes conv=sparse \
+		status=none
+}
+
+# restored [NUMBER]: it is, byte for byte, what it was; the last one, if none is named.
+restored() {
+	local file=$BATS_TEST_TMPDIR/restored
+	rm -f "$file"
+	blksnap restore ${1:+--at "$1"} "$chain" "$file" || fail "not restored: $1" || return
+	cmp "$file" "$BATS_TEST_TMPDIR/${1:-$number}"
+}
+
+# manifest NUMBER FILTER
+manifest() {
+	jq -er "$2" "$chain/$1.json"
+}
+
+# There is no session, whatever came before.
+nothing_left() {
+	[[ -z $(ls "$SESSIONS") ]] || fail "the sessions are: $(ls "$SESSIONS")"
+}
+
+# files DIRECTORY: prints what is in it, on one line.
+files() {
+	find "$1" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .lock -printf '%f\n' | sort | paste -sd' '
+}
+
+# refused CODE TEXT COMMAND...: the code, and TEXT among the messages; nothing on stdout, and no backup has changed.
+refused() {
+	local code=$1 text=$2 before after
+	shift 2
+	before=$(find "$backups" -type f -printf '%p %s %T@\n' | sort)
+	run -"$code" --separate-stderr "$@"
+	# shellcheck disable=SC2154 # bats sets it
+	[[ -z $output && $stderr == *"$text"* ]] || fail "$* says: $output $stderr" || return
+	after=$(find "$backups" -type f ! -name .lock -printf '%p %s %T@\n' | sort)
+	[[ $(grep -v '\.lock ' <<<"$before") == "$after" ]] || fail "changed by $*: $before, $after" || return
+	nothing_left
+}
+
+# wrong_usage ARGUMENT...
+wrong_usage() {
+	run -2 --separate-stderr blksnap "$@"
+	[[ -z $output && $stderr == *'--help'* ]] || fail "$* says: $output $stderr"
+}
+
+# flip FILE OFFSET: changes a bit there.
+flip() {
+	local byte
+	byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+	# shellcheck disable=SC2059 # the format is the byte
+	printf "\\x$(printf %x $((byte ^ 4)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+# finds TEXT...: verify fails, and says all of these, in one line.
+finds() {
+	local text line
+	run -1 blksnap verify "$backups"
+	while read -r line; do
+		for text; do
+			[[ $line == *"$text"* ]] || continue 2
+		done
+		return 0
+	done <<<"$output"
+	fail "verify does not find $*, but says: $output"
+}
+
+# --- full, incremental, differential ---------------------------------------------------------------------------------
+
+@test "backup: a full is the image, with holes; of a session, and of several devices at once" {
+	local dir image other i
+	backup_disk
+	origin_of 262144
+	other=$backups/$(basename "$(disk 5)")
+	mkfs.ext4 -q "$dev"
+	dir=$(mount_test "$dev" origin)
+	cp -r /usr/lib/udev "$dir"
+	blksnap take s --diff "$(disk 2)" "$dev" "$(disk 5)"
+	image=/dev/blksnap/s/origin
+	cp -r /usr/lib/udev "$dir/later"
+	run -0 blksnap backup "$backups" --session s
+	[[ $output == *"$chain/00001: full, "*$'\n'*"$other/00001: full, 0"* ]]
+	[[ $output == *'not tracked (blksnap track)'* ]]
+	cmp "$image" "$chain/00001.full"
+	cmp "/dev/blksnap/s/$(basename "$(disk 5)")" "$other/00001.full"
+	# Far less than the 128 MiB.
+	[[ $(($(stat -c '%b * %B' "$chain/00001.full"))) -lt $((40 << 20)) ]]
+	[[ $(stat -c %s "$chain/00001.full") -eq $((128 << 20)) ]]
+	[[ $(files "$chain") == '00001.full 00001.full.index 00001.json' ]]
+	[[ $(manifest 00001 '.kind, .size, .device') == $'full\n134217728\n'"$dev" ]]
+	run -0 blksnap verify "$backups"
+	[[ $(grep -c ': full of .*, good$' <<<"$output") -eq 2 ]]
+	# It can be looked into as it is.
+	fsck.ext4 -fn "$chain/00001.full"
+	# To a file, and to a device that is not blank.
+	blksnap restore "$chain" "$BATS_TEST_TMPDIR/file"
+	cmp "$image" "$BATS_TEST_TMPDIR/file"
+	[[ $(($(stat -c '%b * %B' "$BATS_TEST_TMPDIR/file"))) -lt $((40 << 20)) ]]
+	dm_linear target "$(disk 4)" 262144
+	for i in 0 50 127; do
+		dd if=/dev/urandom of=/dev/mapper/target bs=1M count=1 seek="$i" oflag=direct status=none
+	done
+	blksnap restore "$chain" /dev/mapper/target
+	cmp "$image" /dev/mapper/target
+	blksnap release s
+	umount "$dir"
+}
+
+@test "backup: increments and differentials: each of them is restored byte for byte" {
+	local i
+	backup_disk
+	origin_of 81920
+	backed_up --track
+	[[ $output == *'full, as there is none yet'* ]]
+	for i in 2 3 4 5 6 7; do
+		scribble 6
+		case $i in
+		4 | 6) backed_up --differential ;;
+		*) backed_up ;;
+		esac
+		[[ $number == "0000$i" ]]
+	done
+	run -0 jq -r '"\(.id) \(.kind) \(.parent) \(.since) \(.number)"' "$chain"/*.json
+	[[ $output == "00001 full  0 1
+00002 increment 00001 1 2
+00003 increment 00002 2 3
+00004 differential 00001 1 4
+00005 increment 00004 4 5
+00006 differential 00001 1 6
+00007 increment 00006 6 7" ]]
+	for i in 1 2 3 4 5 6 7; do
+		restored "0000$i"
+	done
+	# At most two blocks for each write.
+	[[ $(stat -c %s "$chain/00002.increment") -le $((14 * 65536)) ]]
+	run -0 blksnap verify "$chain"
+	[[ $(grep -c ', good$' <<<"$output") -eq 7 ]]
+	run -0 blksnap verify --json "$chain"
+	[[ $(jq -r '.state, .kind' <<<"$output" | paste -sd' ') == 'good full good increment '*' good differential good increment' ]]
+	# Nothing has changed.
+	backed_up
+	[[ $number == 00008 && $(stat -c %s "$chain/00008.increment") -eq 0 ]]
+	restored
+	backed_up --full
+	[[ $(manifest 00009 .kind) == full ]]
+	restored
+	blksnap track --off "$dev"
+}
+
+@test "backup: zeroes in an increment take no room, and are restored as zeroes" {
+	backup_disk
+	origin_of 81920
+	dd if=/dev/urandom of="$dev" bs=1M count=8 oflag=direct status=none
+	backed_up --track
+	blkdiscard -f -z -o 0 -l 4M "$dev"
+	random_sectors 100 8
+	backed_up
+	[[ $(stat -c %s "$chain/00002.increment") -eq 1048576 ]]
+	grep -q ' zero *$' "$chain/00002.increment.index"
+	restored
+	# Onto a device that is not blank.
+	dm_linear target "$(disk 4)" 81920
+	dd if=/dev/urandom of=/dev/mapper/target bs=1M oflag=direct status=none || true
+	blksnap restore "$chain" /dev/mapper/target
+	cmp /dev/mapper/target "$BATS_TEST_TMPDIR/00002"
+	blksnap track --off "$dev"
+}
+
+@test "backup: sizes that are no multiple of anything, and a disk with sectors of 4096 bytes" {
+	local size
+	backup_disk
+	for size in 1 127 129 2047 20481; do
+		origin_of "$size"
+		backed_up --track
+		scribble 2
+		backed_up
+		restored 00001
+		restored 00002
+		[[ $(manifest 00002 '.kind, .size') == $'increment\n'"$((size * 512))" ]]
+		blksnap track --off "$dev"
+		origin_away
+		rm -r "$chain"
+	done
+	dev=$(disk 6) chain=$backups/$(basename "$(disk 6)")
+	dd if=/dev/urandom of="$dev" bs=4096 count=3 seek=1000 oflag=direct status=none
+	backed_up --track
+	dd if=/dev/urandom of="$dev" bs=4096 count=1 seek=65535 oflag=direct status=none
+	backed_up
+	[[ $(manifest 00002 .kind) == increment ]]
+	restored
+	dd if=/dev/urandom of="$dev" bs=4096 count=9 seek=999 oflag=direct status=none
+	blksnap restore "$chain" "$dev"
+	cmp "$dev" "$BATS_TEST_TMPDIR/00002"
+	blksnap track --off "$dev"
+}
+
+@test "backup: a new generation begins with a full, and says why; so does what was not tracked, or has another size" {
+	backup_disk
+	origin_of 40960
+	backed_up
+	[[ $output == *'full, as there is none yet; it is not tracked (blksnap track)'* ]]
+	backed_up
+	[[ $output == *'full, as it is not tracked (blksnap track)'* && $(manifest 00002 .generation) == '' ]]
+	blksnap track "$dev"
+	backed_up
+	[[ $output == *'full, as it was not tracked when 00002 was made'* ]]
+	backed_up
+	[[ $(manifest 00004 .kind) == increment ]]
+	blksnap track --off "$dev"
+	scribble 3
+	blksnap track "$dev"
+	backed_up
+	[[ $output == *'full, as tracking has begun anew since 00004'* && $(manifest 00005 .kind) == full ]]
+	backed_up
+	[[ $(manifest 00006 .kind) == increment ]]
+	dm_switch origin "0 61440 linear $(disk 1) 0"
+	sectors=61440
+	scribble 3
+	backed_up
+	[[ $output == *'it had 20971520 bytes in 00006, and has 31457280'* && $(manifest 00007 .kind) == full ]]
+	restored 00006
+	restored 00007
+	blksnap track --off "$dev"
+}
+
+@test "backup: a chain goes on past the last number of a generation" {
+	local i generation
+	backup_disk
+	origin_of 4096
+	backed_up --track
+	generation=$(manifest 00001 .generation)
+	session_make s "$(disk 4)" "$dev"
+	for ((i = 2; i <= 254; i++)); do
+		put "$SESSIONS/s/active" 1
+		put "$SESSIONS/s/active" 0
+	done
+	settle
+	session_destroy s
+	scribble 2
+	backed_up
+	[[ $(manifest 00002 '.number, .since, .kind') == $'255\n1\nincrement' ]]
+	scribble 2
+	backed_up
+	[[ $(manifest 00003 '.number, .since, .kind, .base') == $'1\n0\nincrement\n'"$generation 255" ]]
+	restored 00002
+	restored 00003
+	run -0 blksnap verify "$chain"
+	blksnap track --off "$dev"
+}
+
+@test "backup: a snapshot is backed up once; an image that was written to is not" {
+	local image
+	backup_disk
+	origin_of 40960
+	backed_up --track
+	blksnap take s --diff "$(disk 2)" "$dev"
+	image=/dev/blksnap/s/origin
+	blksnap backup "$backups" --session s origin
+	run -0 blksnap backup "$backups" --session s
+	[[ $output == *'00002 is a backup of this snapshot already'* && ! -e $chain/00003.json ]]
+	cmp "$image" <(blksnap restore --at 2 "$chain" "$BATS_TEST_TMPDIR/two" && cat "$BATS_TEST_TMPDIR/two")
+	dd if=/dev/urandom of="$image" bs=4096 count=1 oflag=direct status=none
+	run -1 blksnap backup "$backups" --full --session s
+	[[ $output == *"was written to"* && ! -e $chain/00003.json ]]
+	run -1 blksnap backup "$backups" --session s nothing
+	[[ $output == *"no snapshot 'nothing' in 's'"* ]]
+	run -1 blksnap backup "$backups" --session t
+	[[ $output == *"no session 't'"* ]]
+	blksnap release s
+	blksnap track --off "$dev"
+}
+
+# --- interruptions ---------------------------------------------------------------------------------------------------
+
+# slow_origin: $dev, of 48 MiB without a hole, from which each read takes a second. What it lies on, in $under, is fast.
+slow_origin() {
+	origin_of 98304
+	dd if=/dev/urandom of="$dev" bs=1M count=48 oflag=direct status=none
+	under=$(disk 1)
+	dm_switch origin "0 98304 delay $under 0 1000 $under 0 0"
+}
+
+# interrupted_backup OPTION...: one that was killed when a part of it was on the disk.
+interrupted_backup() {
+	setsid blksnap backup "$backups" --diff "$(disk 2)" "$@" "$dev" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	wait_until 100 has_lines 1 "$chain/$next"
+	kill -KILL -- "-$tool"
+	wait "$tool" || true
+	[[ ! -e ${chain:?}/${next%%.*}.json ]]
+}
+
+# has_lines NUMBER INDEX: more than its heading.
+has_lines() {
+	[[ $(wc -l 2>/dev/null <"$2.index.partial") -gt $1 ]]
+}
+
+@test "backup: a full that was killed looks like none, and is continued, from a later snapshot too" {
+	local next=00001.full first
+	backup_disk
+	slow_origin
+	interrupted_backup --track
+	run -1 blksnap verify "$backups"
+	[[ $output == *'there is no backup in'* ]]
+	run -1 blksnap restore "$chain" "$BATS_TEST_TMPDIR/file"
+	[[ ! -e $BATS_TEST_TMPDIR/file ]]
+	# What has been copied changes.
+	random_sectors 0 16
+	random_sectors 3000 16
+	first=$(stat -c %i "$chain/$next.partial")
+	backed_up
+	[[ $output == *'left over from a backup that was interrupted: released'* ]]
+	[[ $output == *'goes on with 00001.full, which was interrupted'* ]]
+	[[ $(stat -c %i "$chain/$next") == "$first" ]]
+	restored
+	run -0 blksnap verify "$backups"
+	[[ $(files "$chain") == '00001.full 00001.full.index 00001.json' ]]
+	blksnap track --off "$dev"
+}
+
+@test "backup: what was killed is continued from the same image, also where nothing is tracked, and else replaced" {
+	local next=00001.full
+	backup_disk
+	slow_origin
+	# Another snapshot of what is not tracked: nothing of it is known.
+	interrupted_backup
+	blksnap release --all
+	random_sectors 0 16
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	[[ $output != *'goes on with'* ]]
+	copy_of_origin "$BATS_TEST_TMPDIR/copy"
+	cmp "$chain/00001.full" "$BATS_TEST_TMPDIR/copy"
+	# The same one.
+	blksnap take s --diff "$(disk 2)" "$dev"
+	next=00002.full
+	setsid blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	wait_until 100 has_lines 1 "$chain/$next"
+	kill -KILL -- "-$tool"
+	wait "$tool" || true
+	random_sectors 0 16
+	run -0 blksnap backup "$backups" --session s
+	[[ $output == *'goes on with 00002.full, which was interrupted'* ]]
+	cmp "$chain/00002.full" "$BATS_TEST_TMPDIR/copy"
+	blksnap release s
+	run -0 blksnap verify "$backups"
+}
+
+@test "backup: an increment that was killed is continued from the same image, and else replaced" {
+	local next=00002.increment i
+	backup_disk
+	slow_origin
+	backed_up --track
+	put "$TRACKERS/origin/dirty" '0 50331648'
+	blksnap take s --diff "$(disk 2)" "$dev"
+	for i in 1 2; do
+		setsid blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+		tool=$!
+		wait_until 100 has_lines 1 "$chain/$next"
+		kill -KILL -- "-$tool"
+		wait "$tool" || true
+	done
+	grep -q 'goes on with 00002.increment' "$BATS_TEST_TMPDIR/said"
+	run -0 blksnap backup "$backups" --session s
+	[[ $output == *'goes on with 00002.increment, which was interrupted'* ]]
+	blksnap restore "$chain" "$BATS_TEST_TMPDIR/file"
+	copy_of_origin "$BATS_TEST_TMPDIR/copy"
+	cmp "$BATS_TEST_TMPDIR/file" "$BATS_TEST_TMPDIR/copy"
+	blksnap release s
+	put "$TRACKERS/origin/dirty" '0 50331648'
+	next=00003.increment
+	interrupted_backup
+	random_sectors 5000 8
+	backed_up
+	[[ $output != *'goes on with'* && $number == 00003 ]]
+	restored
+	run -0 blksnap verify "$backups"
+	# One that is never continued is in nobody's way.
+	put "$TRACKERS/origin/dirty" '0 50331648'
+	next=00004.increment
+	interrupted_backup
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" --full "$dev"
+	[[ $output == *"$chain/00004.increment.partial: of a backup that was not completed, removed"* ]]
+	[[ $(files "$chain") != *partial* ]]
+	blksnap track --off "$dev"
+}
+
+@test "backup: a signal releases the session, and what was begun is no backup" {
+	local next=00001.full signal code
+	backup_disk
+	slow_origin
+	blksnap track "$dev"
+	for signal in INT=130 TERM=143; do
+		rm -rf "$chain"
+		env --default-signal=INT blksnap backup "$backups" --diff "$(disk 2)" "$dev" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+		tool=$!
+		wait_until 100 has_lines 1 "$chain/$next"
+		kill -s "${signal%=*}" "$tool"
+		code=0
+		wait "$tool" || code=$?
+		[[ $code -eq ${signal#*=} ]] || fail "ended with $code: $(cat "$BATS_TEST_TMPDIR/said")"
+		nothing_left
+		[[ ! -e $chain/00001.json && -e $chain/00001.full.partial ]]
+	done
+	backed_up
+	[[ $output == *'goes on with 00001.full'* ]]
+	restored
+	blksnap track --off "$dev"
+}
+
+@test "backup: one at a time" {
+	backup_disk
+	origin_of 40960
+	backed_up --track
+	exec {held}>>"$backups/.lock"
+	flock "$held"
+	refused 1 "$backups is in use by another" blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	exec {held}>&-
+	exec {held}>>"$chain/.lock"
+	flock --shared "$held"
+	restored 00001
+	refused 1 "$chain is in use by another" blksnap merge "$chain" 1
+	refused 1 "$chain is in use by another" blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	exec {held}>&-
+	backed_up
+	blksnap track --off "$dev"
+}
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+# chain_of_three: a full and two increments.
+chain_of_three() {
+	backup_disk
+	origin_of 40960
+	backed_up --track
+	random_sectors 2048 128
+	backed_up
+	random_sectors 16384 64
+	random_sectors 4096 64
+	backed_up
+	cp -a "$chain" "$BATS_TEST_TMPDIR/chain"
+}
+
+# as_before: the chain as it was.
+as_before() {
+	rm -r "$chain"
+	cp -a "$BATS_TEST_TMPDIR/chain" "$chain"
+}
+
+@test "verify: names the file and the block that is damaged, and a restore stops there" {
+	local file=$BATS_TEST_TMPDIR/file
+	chain_of_three
+	run -0 blksnap verify "$backups"
+	flip "$chain/00002.increment" 70
+	finds "$chain/00002.increment: the block at 1048576, 65536 bytes"
+	[[ $output == *"$chain/00002: increment of "*', DAMAGED'* && $output == *"$chain/00003: increment of "*', good'* ]]
+	run -1 blksnap restore "$chain" "$file"
+	[[ $output == *"$chain/00002.increment: the block at 1048576"* && ! -e $file && ! -e $file.partial ]]
+	restored 00001
+	as_before
+	# The second block of a file.
+	flip "$chain/00003.increment" 65536
+	finds "$chain/00003.increment: the block at 8388608" "in the file at 65536"
+	as_before
+	flip "$chain/00001.full" 1048576
+	finds "$chain/00001.full: the block at 1048576"
+	as_before
+	truncate -s -1 "$chain/00003.increment"
+	finds "$chain/00003.increment has 131071 bytes, and should have 131072"
+	as_before
+	flip "$chain/00003.increment.index" 130
+	finds "$chain/00003.increment.index: damaged"
+	as_before
+	sed -i 's/"number": 2,/"number": 1,/' "$chain/00002.json"
+	finds "$chain/00002.json: damaged"
+	run -1 blksnap restore "$chain" "$file"
+	[[ $output == *'name one with --at'* ]]
+	blksnap track --off "$dev"
+}
+
+@test "verify: what is not where the image was zero" {
+	backup_disk
+	origin_of 40960
+	blkdiscard -f -z "$dev"
+	random_sectors 0 8
+	backed_up
+	flip "$chain/00001.full" 10485761
+	finds "$chain/00001.full: the block at 10485760" 'is not zero'
+}
+
+@test "verify: a parent that is missing, or another backup of the same number" {
+	local other
+	chain_of_three
+	rm "$chain/00002.json"
+	finds "$chain/00003.json: its parent 00002 is not there"
+	refused 1 "00003 cannot be restored" blksnap restore "$chain" "$BATS_TEST_TMPDIR/file"
+	# Backups go on all the same.
+	backed_up
+	[[ $output == *'full, as something is missing of 00003'* ]]
+	restored
+	as_before
+	rm "$chain/00002.increment"
+	finds "$chain/00002.increment: missing"
+	as_before
+	# The parent of another chain.
+	other=$BATS_TEST_TMPDIR/other
+	mkdir "$other"
+	blksnap take s --diff "$(disk 2)" "$dev"
+	blksnap backup "$other" --session s
+	blksnap release s
+	blksnap take s --diff "$(disk 2)" "$dev"
+	blksnap backup "$other" --session s
+	blksnap release s
+	cp "$other"/origin/00002.* "$chain/"
+	finds "$chain/00003.json: 00002 is not its parent"
+	run -1 blksnap restore "$chain" "$BATS_TEST_TMPDIR/file"
+	[[ ! -e $BATS_TEST_TMPDIR/file ]]
+	blksnap track --off "$dev"
+}
+
+# --- pipes -----------------------------------------------------------------------------------------------------------
+
+@test "backup: to a pipe, and back; cut off and damaged streams are found" {
+	local one=$BATS_TEST_TMPDIR/one two=$BATS_TEST_TMPDIR/two target=$BATS_TEST_TMPDIR/target
+	backup_disk
+	origin_of 40960
+	blksnap track "$dev"
+	blksnap backup - --diff "$(disk 2)" --manifest "$one.json" "$dev" | gzip >"$one.gz"
+	cp "$dev" "$BATS_TEST_TMPDIR/00001"
+	scribble 4
+	blksnap backup - --diff "$(disk 2)" --parent "$one.json" --manifest "$two.json" "$dev" >"$two"
+	nothing_left
+	[[ $(jq -r '.kind, .since' "$two.json") == $'increment\n1' && $(stat -c %s "$two") -lt $((1 << 20)) ]]
+	# shellcheck disable=SC2016 # for that shell
+	run -0 bash -c 'gzip -dc "$1" | cat - "$2" | blksnap verify -' - "$one.gz" "$two"
+	[[ $(grep -c ', good$' <<<"$output") -eq 2 ]]
+	# shellcheck disable=SC2016 # for that shell
+	run -0 bash -c 'gzip -dc "$1" | cat - "$2" | blksnap restore - "$3"' - "$one.gz" "$two" "$target"
+	cmp "$target" "$dev"
+	rm "$target"
+	gzip -dc "$one.gz" >"$one"
+	blksnap restore - "$target" <"$one"
+	cmp "$target" "$BATS_TEST_TMPDIR/00001"
+	rm "$target"
+	dm_linear target "$(disk 4)" 40960
+	dd if=/dev/urandom of=/dev/mapper/target bs=1M oflag=direct status=none || true
+	cat "$one" "$two" | blksnap restore - /dev/mapper/target
+	cmp "$dev" /dev/mapper/target
+	# The increment alone, or behind something else.
+	run -1 blksnap restore - "$target" <"$two"
+	[[ $output == *'this is an increment'* && ! -e $target && ! -e $target.partial ]]
+	cat "$one" "$two" "$two" >"$BATS_TEST_TMPDIR/three"
+	run -1 blksnap verify - <"$BATS_TEST_TMPDIR/three"
+	[[ $output == *'backup 3 of the stream does not follow'* ]]
+	# Cut off in its data, before its last line, and in its head.
+	for size in -100 -94 -1000000; do
+		cp "$one" "$BATS_TEST_TMPDIR/cut"
+		truncate -s "$size" "$BATS_TEST_TMPDIR/cut"
+		run -1 blksnap verify - <"$BATS_TEST_TMPDIR/cut"
+		[[ $output == *'is not complete'* ]]
+		run -1 blksnap restore - "$target" <"$BATS_TEST_TMPDIR/cut"
+		[[ ! -e $target && ! -e $target.partial ]]
+	done
+	head -c 200 "$one" >"$BATS_TEST_TMPDIR/cut"
+	run -1 blksnap verify - <"$BATS_TEST_TMPDIR/cut"
+	run -1 blksnap verify - </dev/null
+	run -1 blksnap verify - <"$dev"
+	flip "$one" 5000
+	run -1 blksnap verify - <"$one"
+	[[ $output == *'the stream is damaged: the block at '* ]]
+	# Who reads has gone.
+	# shellcheck disable=SC2016 # for that shell
+	run ! bash -c 'set -o pipefail; blksnap backup - --full --diff "$1" --manifest "$2" "$3" | head -c 10 >/dev/null' - \
+		"$(disk 2)" "$BATS_TEST_TMPDIR/none.json" "$dev"
+	[[ ! -e $BATS_TEST_TMPDIR/none.json ]]
+	nothing_left
+	blksnap track --off "$dev"
+}
+
+# --- restore ---------------------------------------------------------------------------------------------------------
+
+@test "restore: what is mounted, held, too small, too large or there already is refused, and not changed" {
+	local dir file=$BATS_TEST_TMPDIR/file
+	backup_disk
+	origin_of 40960
+	backed_up
+	mkfs.ext4 -q "$(disk 4)"
+	dir=$(mount_test "$(disk 4)" target)
+	refused 1 "$(disk 4) is in use" blksnap restore --larger "$chain" "$(disk 4)"
+	umount "$dir"
+	fsck.ext4 -fn "$(disk 4)"
+	dm_linear target "$(disk 4)" 40960
+	refused 1 "$(disk 4) is in use" blksnap restore --larger "$chain" "$(disk 4)"
+	fsck.ext4 -fn "$(disk 4)"
+	blkdiscard -f -z "$(disk 5)"
+	partition "$(disk 5)" 20M 30M 40M
+	mkfs.ext4 -q "$(part "$(disk 5)" 3)"
+	dir=$(mount_test "$(part "$(disk 5)" 3)" part)
+	refused 1 "$(disk 5) is in use" blksnap restore --larger "$chain" "$(disk 5)"
+	umount "$dir"
+	dm_linear small "$(disk 2)" 40959
+	dm_linear large "$(disk 2)" 40961 65536
+	refused 1 '/dev/mapper/small has 20971008 bytes, and the backup 20971520' blksnap restore "$chain" /dev/mapper/small
+	refused 1 '/dev/mapper/large has 20972032 bytes, and the backup 20971520' blksnap restore "$chain" /dev/mapper/large
+	refused 1 '/dev/mapper/small has 20971008 bytes' blksnap restore --larger "$chain" /dev/mapper/small
+	cmp -n 67108864 "$(disk 2)" /dev/zero
+	blksnap restore --larger "$chain" /dev/mapper/large
+	cmp -n 20971520 /dev/mapper/large "$BATS_TEST_TMPDIR/00001"
+	blksnap restore "$chain" "$(part "$(disk 5)" 1)"
+	cmp "$(part "$(disk 5)" 1)" "$BATS_TEST_TMPDIR/00001"
+	echo precious >"$file"
+	refused 1 "$file exists already" blksnap restore "$chain" "$file"
+	[[ $(cat "$file") == precious ]]
+	refused 1 '/dev/null exists already' blksnap restore "$chain" /dev/null
+	refused 1 'no directory /nowhere' blksnap restore "$chain" /nowhere/file
+	refused 1 "there is no good backup '2'" blksnap restore --at 2 "$chain" "$file.2"
+	refused 1 'there is no backup in /etc' blksnap restore /etc "$file.2"
+	mkdir "$backups/second"
+	cp "$chain"/0* "$backups/second"
+	refused 1 'has several chains' blksnap restore "$backups" "$file.2"
+	refused 1 'not what' blksnap restore - "$file.2" </etc/passwd
+	[[ ! -e $file.2 && ! -e $file.2.partial ]]
+}
+
+@test "restore, verify and merge need no driver" {
+	chain_of_three
+	blksnap track --off "$dev"
+	origin_away
+	module_unload
+	run -0 blksnap verify "$backups"
+	rm -f "$BATS_TEST_TMPDIR/restored"
+	restored 00002
+	blksnap merge "$chain" 3
+	restored 00003
+	run -3 blksnap backup "$backups" --diff "$(disk 2)" "$(disk 1)"
+}
+
+# --- merge -----------------------------------------------------------------------------------------------------------
+
+@test "merge: makes a full of the beginning of a chain; what follows goes on" {
+	chain_of_three
+	scribble 3
+	backed_up --differential
+	scribble 3
+	backed_up
+	run -0 blksnap merge "$chain" 2
+	[[ $output == *"$chain/00001 stays: a differential is built upon it"*"$chain/00002: full, "* ]]
+	for i in 1 2 3 4 5; do
+		restored "0000$i"
+	done
+	run -0 blksnap verify "$chain"
+	run -0 blksnap merge "$chain" 4
+	[[ $(files "$chain") == '00004.full 00004.full.index 00004.json 00005.increment 00005.increment.index 00005.json' ]]
+	restored 00004
+	restored 00005
+	cmp "$chain/00004.full" "$BATS_TEST_TMPDIR/00004"
+	[[ $(manifest 00004 '.kind, .parent, .since') == $'full\n\n0' ]]
+	run -0 blksnap merge "$chain" 4
+	scribble 3
+	backed_up
+	[[ $(manifest 00006 '.kind, .parent') == $'increment\n00005' ]]
+	restored
+	run -0 blksnap verify "$chain"
+	refused 1 "there is no good backup '3'" blksnap merge "$chain" 3
+	blksnap track --off "$dev"
+}
+
+@test "merge: of what is damaged, nothing; one that was killed leaves all that was there" {
+	local before i
+	chain_of_three
+	flip "$chain/00002.increment" 70
+	run -1 blksnap merge "$chain" 3
+	[[ $output == *"$chain/00002.increment: the block at 1048576"* && $output == *'nothing was merged'* ]]
+	as_before
+	flip "$chain/00001.full" 1048577
+	run -1 blksnap merge "$chain" 3
+	[[ $output == *"$chain/00001.full: the block at "* ]]
+	as_before
+	# Killed at some moments, each time one after the other.
+	for i in 0 1 2 3 4 5; do
+		setsid blksnap merge "$chain" 3 >/dev/null 2>&1 3>&- &
+		tool=$!
+		sleep "0.$((i * 2))"
+		kill -KILL -- "-$tool" 2>/dev/null || true
+		wait "$tool" || true
+		run -0 blksnap verify "$chain"
+		restored 00003
+	done
+	blksnap merge "$chain" 3
+	restored 00003
+	backed_up
+	[[ $(manifest 00004 .kind) == increment ]]
+	[[ $(files "$chain") == '00003.full 00003.full.index 00003.json 00004.increment 00004.increment.index 00004.json' ]]
+	blksnap track --off "$dev"
+}
+
+# --- hooks -----------------------------------------------------------------------------------------------------------
+
+# hook NAME [COMMAND]: one that notes that it was called, and does that.
+hook() {
+	printf '#!/bin/sh\necho "%s $*" >>"%s"\n%s\n' "$1" "$BATS_TEST_TMPDIR/called" "${2:-}" >"$hooks/$1"
+	chmod +x "$hooks/$1"
+}
+
+# called: what was, on one line.
+called() {
+	paste -sd, "$BATS_TEST_TMPDIR/called"
+	rm "$BATS_TEST_TMPDIR/called"
+}
+
+@test "hooks: before the take in order, after it in reverse order; also when something fails" {
+	local hooks=/etc/blksnap/hooks.d seen=$BATS_TEST_TMPDIR/seen
+	backup_disk
+	origin_of 40960
+	mkdir -p "$hooks"
+	defer rm -r "$hooks"
+	# shellcheck disable=SC2016 # for the hook
+	hook 10-first 'echo "$BLKSNAP_DEVICES $(ls '"$SESSIONS"') '"$seen"'" >>'"$seen"
+	hook 20_second
+	hook ignored.dpkg-old
+	hook 05-not-executable
+	chmod -x "$hooks/05-not-executable"
+	backed_up
+	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
+	# No session before the take; one, and a backup not yet, after it.
+	[[ $(wc -l <"$seen") -eq 2 ]]
+	grep -qx "$dev  $seen" "$seen"
+	grep -qx "$dev backup-[0-9a-f]* $seen" "$seen"
+	backed_up --no-hooks
+	[[ ! -e $BATS_TEST_TMPDIR/called ]]
+	# What a hook prints does not get among what goes to a pipe.
+	hook 10-first 'echo noise'
+	blksnap backup - --diff "$(disk 2)" "$dev" | blksnap verify -
+	called
+	hook 20_second 'exit 3'
+	refused 1 "the hook $hooks/20_second pre-take ended with 3" blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
+	# A take that is refused.
+	hook 20_second
+	refused 1 'ENOENT: ' blksnap backup "$backups" --diff "$(disk 2)" "$dev" /dev/nothing
+	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
+	# One that fails afterwards does not harm the backup, and is told.
+	# shellcheck disable=SC2016 # for the hook
+	hook 20_second '[ "$1" = pre-take ]'
+	run -1 blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	[[ $output == *'post-take ended with 1'*'a hook has failed'* && -e $chain/00003.json ]]
+	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
+	nothing_left
+	run -0 blksnap verify "$backups"
+	# A directory of one's own.
+	hooks=$BATS_TEST_TMPDIR/hooks
+	mkdir "$hooks"
+	hook only
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" --hooks "$hooks" "$dev"
+	[[ $(called) == 'only pre-take,only post-take' ]]
+}
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+PAGE=/blksnap/docs/backup.md
+
+# page SECTION [WORD]: runs the commands that stand there in that section, in blocks of `sh`, or `sh WORD`.
+page() {
+	local script=$BATS_TEST_TMPDIR/section
+	awk -v section="$1" -v block='```sh'"${2:+ $2}" '
+		/^##+ / && !inside { here = ($0 ~ ("^##+ " section "$")) }
+		/^```/ { inside = !inside && $0 != "```"; run = here && $0 == block; next }
+		run' "$PAGE" >"$script"
+	[[ -s $script ]] || fail "no commands in the section $1" || return
+	bash -ex "$script" 3>&- || fail "the commands of the section $1 ended with $?"
+}
+
+# a_server: /dev/vg0/srv with something on it, mounted on /srv, and a disk for backups. All that the page makes is undone.
+a_server() {
+	local file
+	vgcreate -qq -y vg0 "$(disk 1)"
+	defer vgremove -q -q -ff -y vg0
+	lvcreate -qq -y -n srv -L 96M vg0
+	mkfs.ext4 -q /dev/vg0/srv
+	mkfs.ext4 -q -L backup "$(disk 3)"
+	settle
+	mkdir -p /srv
+	mount /dev/vg0/srv /srv
+	defer umount /srv
+	cp -r /usr/lib/udev /srv
+	for file in /backup /usr/local/sbin/nightly-backup /etc/cron.d/nightly-backup /etc/blksnap /var/lib/blksnap; do
+		[[ ! -e $file ]] || fail "$file is there already" || return
+		defer rm -rf "$file"
+	done
+}
+
+# The disk for backups is mounted, and may be used.
+use_backup_disk() {
+	mkdir -p /backup
+	mount LABEL=backup /backup
+	defer umount /backup
+}
+
+# same_files DIRECTORY: as on /srv.
+same_files() {
+	diff -r --no-dereference --exclude=lost+found /srv "$1"
+}
+
+@test "backup.md: a nightly backup of a server, from the first mkdir to a restore" {
+	local i
+	a_server
+	page 'The place'
+	defer umount /backup
+	page Tracking
+	defer blksnap track --off /dev/vg0/srv
+	page 'The first backup'
+	[[ $(files /backup/server/srv) == '00001.full 00001.full.index 00001.json' ]]
+	cp -r /usr/lib/udev /srv/second
+	page 'Every night'
+	[[ $(jq -r .kind /backup/server/srv/00002.json) == increment ]]
+	rm -r /srv/udev
+	mkdir /srv/application
+	# shellcheck disable=SC2016 # for that shell
+	printf '#!/bin/sh\necho "$1" >>/srv/application/called\n' >/srv/application/control
+	chmod +x /srv/application/control
+	page Hooks
+	[[ $(paste -sd' ' /srv/application/called) == 'pause resume' ]]
+	sed -i '$d' /srv/application/called
+	page Restore
+	defer umount /mnt/restored
+	same_files /mnt/restored
+	page 'Keeping it small'
+	[[ $(files /backup/server/srv) == '00002.full 00002.full.index 00002.json 00003.increment '* ]]
+	blksnap verify /backup/server
+	page 'Somewhere else'
+	fsck.ext4 -fn /backup/srv.img
+	[[ $(debugfs -R 'ls -l /second' /backup/srv.img 2>/dev/null | wc -l) -gt 3 ]]
+	nothing_left
+}
+
+@test "backup.md: qemu-img, with the ranges that blksnap changed prints" {
+	a_server
+	use_backup_disk
+	blksnap track /dev/vg0/srv
+	defer blksnap track --off /dev/vg0/srv
+	cp -r /usr/lib/udev /srv/second
+	page qemu-img qemu
+	[[ $(stat -c %s /backup/srv-2.qcow2) -lt $(stat -c %s /backup/srv-1.qcow2) ]]
+	nothing_left
+}
+
+@test "backup.md: partclone" {
+	a_server
+	use_backup_disk
+	sync -f /srv
+	page partclone partclone
+	mkdir -p /mnt/test-again
+	mount /dev/vg0/again /mnt/test-again
+	defer umount /mnt/test-again
+	same_files /mnt/test-again
+	nothing_left
+}
+
+@test "backup.md: restic, with a full and an increment from a pipe" {
+	a_server
+	use_backup_disk
+	blksnap track /dev/vg0/srv
+	defer blksnap track --off /dev/vg0/srv
+	page restic restic
+	fsck.ext4 -fn /backup/restored.img
+	debugfs -R 'stat /something-new' /backup/restored.img 2>/dev/null | grep -q 'Type: regular'
+	nothing_left
+}
+
+# --- usage -----------------------------------------------------------------------------------------------------------
+
+@test "backup: wrong usage and wrong paths change nothing" {
+	backup_disk
+	origin_of 40960
+	for command in backup verify merge restore; do
+		run -0 blksnap "$command" --help
+		[[ $output == "Usage: blksnap $command "* ]]
+		wrong_usage "$command"
+	done
+	wrong_usage backup "$backups" "$dev"
+	wrong_usage backup "$backups" --diff "$(disk 2)"
+	wrong_usage backup "$backups" --diff "$(disk 2)" --full --differential "$dev"
+	wrong_usage backup "$backups" --diff "$(disk 2)" --parent x "$dev"
+	wrong_usage backup "$backups" --diff "$(disk 2)" --since 3 "$dev"
+	wrong_usage backup "$backups" --session s --diff "$(disk 2)"
+	wrong_usage backup - --diff "$(disk 2)" "$dev" "$(disk 1)"
+	wrong_usage backup - --json --diff "$(disk 2)" "$dev"
+	wrong_usage verify "$backups" "$backups"
+	wrong_usage merge "$backups"
+	wrong_usage restore "$backups"
+	wrong_usage restore --at 3 - "$BATS_TEST_TMPDIR/file"
+	refused 1 'no directory /nowhere' blksnap backup /nowhere --diff "$(disk 2)" "$dev"
+	refused 1 'no directory /nowhere' blksnap backup "$backups" --diff "$(disk 2)" --hooks /nowhere "$dev"
+	refused 1 'cannot read /nowhere' blksnap backup - --diff "$(disk 2)" --parent /nowhere "$dev"
+	refused 1 "not the manifest" blksnap backup - --diff "$(disk 2)" --parent /etc/passwd "$dev"
+	refused 1 'ENOTBLK: ' blksnap backup "$backups" --diff "$(disk 2)" /tmp
+	refused 1 'no directory /nowhere' blksnap verify /nowhere
+	refused 1 "there is no backup in $backups" blksnap verify "$backups"
+	refused 1 "there is no backup in $backups" blksnap merge "$backups" 1
+	[[ $(files "$backups") == '' ]]
+	run -0 --separate-stderr blksnap backup "$backups" --json --diff "$(disk 2)" "$dev"
+	[[ $(jq -r 'length, .[0].kind, .[0].id' <<<"$output") == $'1\nfull\n00001' ]]
+}
