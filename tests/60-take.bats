@@ -416,7 +416,7 @@ md_stop() {
 	dm_linear lin "$(disk 5)" 131072
 	session_make s "$(disk 2)" "$(disk 1)" "$(disk 3)" "$LV" /dev/mapper/lin
 	background order nice stamp order "$(disk 1)" "$(disk 3)" "$LV" /dev/mapper/lin --seed 60 --length 256K \
-		--seconds $(scaled 1200) --log "$log"
+		--seconds "$(scaled 1200)" --log "$log"
 	wait_until 10 test -s "$log"
 	stay_hooked
 	for _ in $(seq "$(scaled 100)"); do
