@@ -156,7 +156,7 @@ static void diff_area_store_soon(struct diff_area *area)
  * Some memory is free: the first may try. If it gets what it needs, it lets the
  * next one try (diff_area_preserve); so nobody is woken in vain but one.
  */
-static void diff_area_resume_one(struct diff_area *area)
+void diff_area_resume_one(struct diff_area *area)
 {
 	struct origin_write *write;
 	unsigned long flags;

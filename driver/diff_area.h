@@ -290,6 +290,15 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 				    struct list_head *areas);
 
 /**
+ * diff_area_resume_one() - the first write that waits for memory tries again
+ * @area: the area
+ *
+ * For a write that was resumed, and then did not come to diff_area_preserve().
+ * Context: any.
+ */
+void diff_area_resume_one(struct diff_area *area);
+
+/**
  * diff_area_exclude() - says that sectors belong to a difference storage
  * @area: not armed yet
  * @first: first sector

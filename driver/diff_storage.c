@@ -20,6 +20,7 @@
 #include "diff_storage.h"
 
 #define STORE_BIOS 16	/* store requests that can always be in flight */
+#define STEP_SECTORS (DIFF_STORAGE_STEP >> SECTOR_SHIFT)
 #define EXTENT_FLAGS (MT_FLAGS_ALLOC_RANGE | MT_FLAGS_USE_RCU)
 
 /* Growing */
@@ -52,9 +53,10 @@ static sector_t storage_next_step(struct diff_storage *storage, sector_t need)
 		step = min(max(storage->size, need),
 			   storage->limit - storage->size);
 	spin_unlock(&storage->lock);
-	return round_down(step, DIFF_STORAGE_STEP >> SECTOR_SHIFT);
+	return round_down(step, STEP_SECTORS);
 }
 
+/* If there is no room for the step, perhaps there is for a part of it. */
 static int storage_grow_by(struct diff_storage *storage, sector_t step)
 {
 	sector_t size = storage->size; /* nobody else changes it */
@@ -62,9 +64,17 @@ static int storage_grow_by(struct diff_storage *storage, sector_t step)
 
 	if (!storage->ops->grow)
 		return -EOPNOTSUPP;
-	ret = storage->ops->grow(storage, step);
+	do {
+		ret = storage->ops->grow(storage, step);
+		step = round_down(step / 2, STEP_SECTORS);
+	} while ((ret == -ENOSPC || ret == -EDQUOT) && step);
 	/* All that there was may have been of no use. */
 	return ret ?: storage->size > size ? 0 : -ENOSPC;
+}
+
+static bool storage_may_grow(const struct diff_storage *storage)
+{
+	return storage->limit >= storage->size + STEP_SECTORS;
 }
 
 static void storage_end_round(struct diff_storage *storage, sector_t need,
@@ -75,7 +85,8 @@ static void storage_end_round(struct diff_storage *storage, sector_t need,
 
 	spin_lock(&storage->lock);
 	free = storage_free(storage);
-	if (free < need) {
+	/* Somebody may have taken what has just been added. */
+	if (free < need && (err || !storage_may_grow(storage))) {
 		tell = !storage->full;
 		storage->full = true;
 	}

@@ -12,6 +12,8 @@
  * file sees zeroes, whatever is preserved in it. Other segments are guarded, and
  * written by the file system.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/blkdev.h>
 #include <linux/cred.h>
 #include <linux/err.h>
@@ -42,6 +44,7 @@
  * @file: open
  * @pin: NULL until its blocks are known
  * @guarded: nobody else writes to it
+ * @used: what is stored is written to it by its file system
  * @given: what size it had, in bytes, if it was there
  * @made: by us, with a name: it is removed in the end
  * @grown: by us, from nothing: it is made empty again in the end
@@ -53,6 +56,7 @@ struct segment {
 	struct pinned_file *pin;
 	u64 given;
 	bool guarded;
+	bool used;
 	bool made;
 	bool grown;
 };
@@ -146,9 +150,14 @@ out:
 /* As it was: what was written to a file that was given is gone. */
 static void segment_restore(struct segment *segment)
 {
-	vfs_truncate(&segment->file->f_path, 0);
-	if (segment->given)
-		vfs_fallocate(segment->file, 0, 0, segment->given);
+	int ret = vfs_truncate(&segment->file->f_path, 0);
+
+	if (!ret && segment->given)
+		ret = vfs_fallocate(segment->file, 0, 0, segment->given);
+	if (ret)
+		pr_warn("%s: cannot make %pD again what it was: error %d\n",
+			segment->storage->storage.config.who, segment->file,
+			ret);
 }
 
 static void segment_close(struct segment *segment)
@@ -159,7 +168,7 @@ static void segment_close(struct segment *segment)
 		file_io_unguard(segment->file);
 	if (segment->made)
 		segment_unlink(segment);
-	else if (segment->grown || segment->guarded)
+	else if (segment->grown || segment->used)
 		segment_restore(segment);
 	filp_close(segment->file, NULL);
 	kfree(segment);
@@ -179,6 +188,7 @@ static int segment_allocate(struct segment *segment, u64 bytes)
 	if (ret)
 		return ret;
 	segment->grown = true;
+	file_io_prepare(file);
 	return vfs_fallocate(file, 0, 0, bytes);
 }
 
@@ -230,6 +240,7 @@ static int file_add_guarded(struct diff_storage_file *self,
 	sectors = round_down(sectors, DIFF_STORAGE_UNIT_SECTORS);
 	if (!sectors)
 		return 0;
+	segment->used = true;
 	return diff_storage_add(&self->storage, NULL, segment->file, 0, sectors);
 }
 
@@ -429,12 +440,24 @@ static int file_check_empty(const struct segment *segment,
 			 config->path);
 }
 
+/* What is not allocated could be missing when it is needed. */
+static bool file_has_holes(const struct file *file)
+{
+	const struct inode *inode = file_inode(file);
+
+	return (u64)inode->i_blocks << SECTOR_SHIFT < i_size_read(inode);
+}
+
 /* Only now nobody can write to it any more, and its device is known. */
 static int file_check_pinned(const struct segment *segment,
 			     const struct diff_storage_config *config)
 {
 	struct block_device *bdev;
 
+	if (segment->guarded && file_has_holes(segment->file))
+		return error_set(config->error, config->who, -EINVAL,
+				 "cannot use %s%s", config->path,
+				 file_problem(-EINVAL));
 	if (segment->guarded)
 		return file_check_empty(segment, config);
 	bdev = pinned_file_bdev(segment->pin);

@@ -6,14 +6,15 @@
  *
  * Such I/O sleeps, takes the locks of the file system and needs its memory; so a
  * worker does it, and only for file systems that lie on no origin. Where a file
- * system can do direct I/O it is used: what was written is on the device then,
- * and an error is known.
+ * system can do direct I/O it is used, or it is waited for what was written: so
+ * an error is known.
  */
 #include <linux/blkdev.h>
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/pagemap.h>
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/uio.h>
 
@@ -24,6 +25,12 @@ bool file_io_is_possible(const struct file *file)
 	unsigned long magic = file_inode(file)->i_sb->s_magic;
 
 	return magic == TMPFS_MAGIC || magic == BTRFS_SUPER_MAGIC;
+}
+
+void file_io_prepare(struct file *file)
+{
+	if (file_inode(file)->i_sb->s_magic == TMPFS_MAGIC)
+		mapping_set_unevictable(file->f_mapping);
 }
 
 /*
@@ -42,6 +49,8 @@ int file_io_guard(struct file *file)
 	else
 		inode->i_flags |= S_IMMUTABLE;
 	inode_unlock(inode);
+	if (!ret)
+		file_io_prepare(file);
 	return ret;
 }
 
@@ -52,6 +61,7 @@ void file_io_unguard(struct file *file)
 	inode_lock(inode);
 	inode->i_flags &= ~S_IMMUTABLE;
 	inode_unlock(inode);
+	mapping_clear_unevictable(file->f_mapping);
 }
 
 static ssize_t file_io_write(struct file *file, struct kiocb *kiocb,
@@ -65,6 +75,19 @@ static ssize_t file_io_write(struct file *file, struct kiocb *kiocb,
 	return done;
 }
 
+/*
+ * Pages of an image's writer may change while they are written, which checksums
+ * do not bear: they are copied.
+ */
+static int file_io_flags(const struct file *file, const struct bio *bio)
+{
+	if (!(file->f_mode & FMODE_CAN_ODIRECT))
+		return 0;
+	if (op_is_write(bio_op(bio)) && bio->bi_opf & REQ_SYNC)
+		return IOCB_DSYNC;
+	return IOCB_DIRECT;
+}
+
 static int file_io_bio(struct file_io *io, struct bio *bio)
 {
 	ssize_t bytes = bio->bi_iter.bi_size, done;
@@ -75,10 +98,12 @@ static int file_io_bio(struct file_io *io, struct bio *bio)
 	loff_t pos;
 
 	file = io->find(io, bio, &pos);
+	/* Whoever changes the file's attributes takes the guard away. */
+	if (!IS_IMMUTABLE(file_inode(file)))
+		return -EIO;
 	init_sync_kiocb(&kiocb, file);
 	kiocb.ki_pos = pos;
-	if (file->f_mode & FMODE_CAN_ODIRECT)
-		kiocb.ki_flags |= IOCB_DIRECT;
+	kiocb.ki_flags |= file_io_flags(file, bio);
 	iov_iter_bvec(&iter, writes ? WRITE : READ, bio->bi_io_vec,
 		      bio->bi_vcnt, bytes);
 	done = writes ? file_io_write(file, &kiocb, &iter) :
@@ -98,18 +123,24 @@ static struct bio *file_io_next(struct file_io *io)
 	return bio;
 }
 
-/* Memory must not be looked for by writing to an origin. */
+/*
+ * Memory must not be looked for by writing to an origin, nor is this worker to
+ * wait until there are fewer dirty pages of one.
+ */
 static void file_io_work(struct work_struct *work)
 {
 	struct file_io *io = container_of(work, struct file_io, work);
 	const struct cred *old = override_creds(io->cred);
 	unsigned int noio = memalloc_noio_save();
+	unsigned int local = current->flags & PF_LOCAL_THROTTLE;
 	struct bio *bio;
 
+	current->flags |= PF_LOCAL_THROTTLE;
 	while ((bio = file_io_next(io))) {
 		bio->bi_status = errno_to_blk_status(file_io_bio(io, bio));
 		bio_endio(bio);
 	}
+	current->flags &= ~PF_LOCAL_THROTTLE | local;
 	memalloc_noio_restore(noio);
 	revert_creds(old);
 }

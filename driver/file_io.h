@@ -40,6 +40,15 @@ struct file_io {
 bool file_io_is_possible(const struct file *file);
 
 /**
+ * file_io_prepare() - before memory is allocated for a file
+ * @file: on any file system
+ *
+ * What tmpfs holds is not to be swapped out: a swap on an origin would wait for
+ * what waits for it. Context: any.
+ */
+void file_io_prepare(struct file *file);
+
+/**
  * file_io_guard() - from now on nobody else changes the file
  * @file: open for writing, by the caller alone
  *

@@ -123,6 +123,8 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 	down_read(&tracker->areas_sem);
 	if (tracker_drops(tracker, bio_op(write->bio))) {
 		__tracker_count_dropped(tracker, last - first + 1);
+		list_for_each_entry(area, &tracker->areas, node)
+			diff_area_resume_one(area);
 		answer = GATE_DROPPED;
 		goto out;
 	}

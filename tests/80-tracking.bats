@@ -459,6 +459,9 @@ used_increments() {
 @test "tracking: full and increments are the image: XFS in use, on a partition" {
 	partition "$(disk 1)" 320M
 	used_increments "$(part "$(disk 1)" 1)" xfs 4
+	mkdir -p /mnt/test-copy
+	mount -o loop,nouuid "$COPY" /mnt/test-copy
+	umount /mnt/test-copy
 	xfs_repair -n "$COPY"
 }
 
