@@ -32,6 +32,10 @@ test: ## run the test suites in virtual machines, or RUN="[-f PATTERN] FILE.bats
 test-kernels: ## run the test suites on every supported kernel, one after the other (RUN as for test)
 	@tests/kernels $(RUN)
 
+.PHONY: test-debug
+test-debug: ## run the test suites on a kernel that looks for faults itself (RUN as for test)
+	@tests/debug $(RUN)
+
 .PHONY: check
 check: ## run the static checks
 	@tests/check $(RUN)
