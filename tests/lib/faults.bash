@@ -104,10 +104,3 @@ each_fault() {
 	printf '# %s: %d faults of %s\n' "$BATS_TEST_DESCRIPTION" "$((n - 1))" "$kind" >&3
 	FAULT=''
 }
-
-# no_leaks: nothing has leaked. For the end of a test.
-no_leaks() {
-	local said
-	[[ -z $FAULT ]] || printf 'at fault %s\n' "$FAULT"
-	said=$(/blksnap/tests/vm/leaks) || fail "leaked: $said"
-}
