@@ -19,7 +19,7 @@ SESSIONS=$CONFIG/sessions
 TRACKERS=$CONFIG/trackers
 
 # What the kernel's log must not have in it. A word of it may be allowed by expect_log.
-BAD_LOG='WARNING:|BUG:|Oops|[Cc]all [Tt]race|cut here|lockdep|possible (circular|recursive)|inconsistent lock state'
+BAD_LOG='WARNING:|BUG:|Oops|[Cc]all [Tt]race|cut here|lockdep([^_]|$)|possible (circular|recursive)|inconsistent lock state'
 BAD_LOG+='|hung task|blocked for more than|general protection|refcount_t|KASAN|UBSAN|KFENCE|unable to handle'
 BAD_LOG+='|suspicious RCU|rcu.*(stall|detected)|soft lockup|hard LOCKUP|list_(add|del) corruption|Bad page'
 BAD_LOG+='|kmem_cache_destroy|Objects remaining|sysfs: cannot create|duplicate filename|sleeping function'
