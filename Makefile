@@ -42,6 +42,10 @@ test-kernels: ## run the test suites on every supported kernel, one after the ot
 soak: ## run what storms, or counts rounds, SCALE times as long (default 10)
 	@tests/run --scale $(SCALE) $(or $(RUN),$(addprefix tests/,$(addsuffix .bats,$(soak_suites))))
 
+.PHONY: test-debug
+test-debug: ## run the test suites on a kernel that looks for faults itself (RUN as for test)
+	@tests/debug $(RUN)
+
 .PHONY: check
 check: ## run the static checks
 	@tests/check $(RUN)

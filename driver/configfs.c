@@ -75,6 +75,21 @@ static char *face_value(const char *page, size_t count, const char *attr,
 	return value;
 }
 
+/* The same for 0 and 1; without memory, since this is how a session ends (I7). */
+static int face_switch(const char *page, size_t count, const char *attr,
+		       struct error_text *error, const char *who)
+{
+	int value = value_get_switch(page, count);
+
+	if (value == -ENAMETOOLONG)
+		error_set(error, who, value,
+			  "%s: a value of 4095 bytes or more", attr);
+	else if (value < 0)
+		error_set(error, who, value, "%s: %.*s is neither 0 nor 1",
+			  attr, (int)strcspn(page, "\n"), page);
+	return value;
+}
+
 /* sessions/SESSION/SNAPSHOT */
 
 static ssize_t snapshot_device_show(struct config_item *item, char *page)
@@ -447,22 +462,13 @@ static ssize_t session_active_show(struct config_item *item, char *page)
 static ssize_t session_active_store(struct config_item *item, const char *page,
 				    size_t count)
 {
-	static const char *const names[] = { "0", "1" };
 	struct session *session = to_session(item);
-	char *value;
 	int ret;
 
-	value = face_value(page, count, "active", &session->error,
-			   session->name);
-	if (IS_ERR(value))
-		return PTR_ERR(value);
-	ret = match_string(names, ARRAY_SIZE(names), value);
-	if (ret < 0)
-		error_set(&session->error, session->name, ret,
-			  "active: %s is neither 0 nor 1", value);
-	else
+	ret = face_switch(page, count, "active", &session->error,
+			  session->name);
+	if (ret >= 0)
 		ret = session_set_active(session, ret);
-	kfree(value);
 	return ret ?: count;
 }
 CONFIGFS_ATTR(session_, active);
@@ -687,22 +693,13 @@ static ssize_t tracker_enabled_show(struct config_item *item, char *page)
 static ssize_t tracker_enabled_store(struct config_item *item, const char *page,
 				     size_t count)
 {
-	static const char *const names[] = { "0", "1" };
 	struct tracking *tracking = to_tracking(item);
-	char *value;
 	int ret;
 
-	value = face_value(page, count, "enabled", &tracking->error,
-			   tracking->name);
-	if (IS_ERR(value))
-		return PTR_ERR(value);
-	ret = match_string(names, ARRAY_SIZE(names), value);
-	if (ret < 0)
-		error_set(&tracking->error, tracking->name, ret,
-			  "enabled: %s is neither 0 nor 1", value);
-	else
+	ret = face_switch(page, count, "enabled", &tracking->error,
+			  tracking->name);
+	if (ret >= 0)
 		ret = tracker_set_enabled(tracking, ret);
-	kfree(value);
 	return ret ?: count;
 }
 CONFIGFS_ATTR(tracker_, enabled);

@@ -36,6 +36,17 @@ static bool value_is_too_long(char *page, size_t count)
 	return true;
 }
 
+int value_get_switch(const char *page, size_t count)
+{
+	if (value_is_too_long((char *)page, count))
+		return -ENAMETOOLONG;
+	if (count == 2 && page[1] == '\n')
+		count--;
+	if (count != 1 || (page[0] != '0' && page[0] != '1'))
+		return -EINVAL;
+	return page[0] - '0';
+}
+
 char *value_get(const char *page, size_t count)
 {
 	if (value_is_too_long((char *)page, count))

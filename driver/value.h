@@ -19,6 +19,19 @@
 char *value_get(const char *page, size_t count);
 
 /**
+ * value_get_switch() - the value that was written to an attribute, as 0 or 1
+ * @page: as configfs hands it over
+ * @count: bytes of it
+ *
+ * Needs no memory: what ends something must not.
+ *
+ * Context: any.
+ *
+ * Return: 0 or 1; -ENAMETOOLONG as for value_get(); -EINVAL for anything else.
+ */
+int value_get_switch(const char *page, size_t count);
+
+/**
  * value_parse_size() - a size in bytes
  * @value: digits, and optionally one of K, M, G, T: powers of 1024
  * @bytes: the answer

@@ -19,11 +19,13 @@ SESSIONS=$CONFIG/sessions
 TRACKERS=$CONFIG/trackers
 
 # What the kernel's log must not have in it. A word of it may be allowed by expect_log.
-BAD_LOG='WARNING:|BUG:|Oops|[Cc]all [Tt]race|cut here|lockdep|possible (circular|recursive)|inconsistent lock state'
+BAD_LOG='WARNING:|BUG:|Oops|[Cc]all [Tt]race|cut here|lockdep([^_]|$)|possible (circular|recursive)|inconsistent lock state'
 BAD_LOG+='|hung task|blocked for more than|general protection|refcount_t|KASAN|UBSAN|KFENCE|unable to handle'
 BAD_LOG+='|suspicious RCU|rcu.*(stall|detected)|soft lockup|hard LOCKUP|list_(add|del) corruption|Bad page'
 BAD_LOG+='|kmem_cache_destroy|Objects remaining|sysfs: cannot create|duplicate filename|sleeping function'
 BAD_LOG+='|scheduling while atomic|bad unlock balance|freeing active|stack-protector|NULL pointer'
+# What only a debug kernel says: slub, debugobjects, kmemleak, and lockdep when it gives up.
+BAD_LOG+='|BUG [^ ]+ \(|ODEBUG|kmemleak: |turning off the locking correctness|non-static key|Busy inodes'
 
 # bats notes where it is before every command, which takes far longer than the command on an emulated CPU: not in here.
 # A failure in a helper is shown as one of the test's line that called it.
@@ -40,12 +42,12 @@ fail() {
 
 # settle: waits until udev has dealt with all events so far.
 settle() {
-	udevadm settle --timeout=60
+	udevadm settle --timeout=$((60 * ${BLKSNAP_SLOW:-1}))
 }
 
-# wait_until SECONDS COMMAND...: until it succeeds; fails when it does not in time.
+# wait_until SECONDS COMMAND...: until it succeeds; fails when it does not in time. On a slow kernel there is more time.
 wait_until() {
-	local seconds=$1 end
+	local seconds=$(($1 * ${BLKSNAP_SLOW:-1})) end
 	shift
 	end=$((SECONDS + seconds))
 	until "$@"; do

@@ -43,9 +43,16 @@ give_back() {
 	fi
 }
 
+# Prints the name by which Debian knows a release of ours.
+vm_debian() {
+	local release=${1%-backports}
+	printf '%s\n' "${release%-debug}"
+}
+
 # Prints a release's apt sources, from the mirrors that this machine's apt uses itself.
 apt_sources() {
-	local release=${1%-backports} main security
+	local release main security
+	release=$(vm_debian "$1")
 	mirror() {
 		# shellcheck disable=SC2016 # apt-get expands these
 		apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |
@@ -62,7 +69,7 @@ apt_sources() {
 	[[ $release != sid && $release != unstable ]] || return 0
 	printf 'deb %s %s-updates main\n' "$main" "$release"
 	[[ -z $security ]] || printf 'deb %s %s-security main\n' "$security" "$release"
-	[[ $1 == "$release" ]] || printf 'deb %s %s main\n' "$main" "$1"
+	[[ $1 != *-backports ]] || printf 'deb %s %s main\n' "$main" "$1"
 }
 
 # Prints the options that carry this machine's way to its mirrors (proxies and the like) into the root's apt.
@@ -104,7 +111,8 @@ vm_scratch() {
 # Prints the directory that holds the root of a release, whether it has been built or not. Its name changes with the
 # recipe, so that one of another recipe is never used by mistake.
 vm_root_dir() {
-	local hash
-	hash=$(cat "$vm_tree/tests/vm/root" "$vm_tree/tests/vm/packages" | sha256sum)
+	local hash recipe=(root packages)
+	[[ $1 != *-debug ]] || recipe+=(kernel debug.config debug.patch)
+	hash=$(cd "$vm_tree/tests/vm" && cat "${recipe[@]}" | sha256sum)
 	printf '%s/root-%s-%s\n' "$vm_cache" "$1" "${hash:0:12}"
 }
