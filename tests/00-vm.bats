@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
+# Seconds a test: 1
 # The test machine itself: what every other suite relies on. No module.
 
 load lib/common

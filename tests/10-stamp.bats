@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
+# Seconds a test: 1
 # The oracle itself: `stamp` accepts what is right and finds each kind of damage. Regular files only; no module, no
 # devices. Takes `stamp` from the PATH, else builds it.
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
+# Seconds a test: 3
 # Faults: of all that the driver asks for in a session's life, memory and I/O, one after the other is refused.
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
