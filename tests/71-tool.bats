@@ -430,6 +430,7 @@ lv_of_disk_1() {
 	echo 4M >/sys/module/blksnap/parameters/memory_limit
 	mkfs.ext4 -q "$(disk 2)"
 	dir=$(mount_test "$(disk 2)" diff)
+	mkdir -p /run/udev/rules.d
 	cat >/run/udev/rules.d/99-test-low-space.rules <<-'END'
 		ACTION=="change", ENV{BLKSNAP_EVENT}=="low_space", RUN+="/bin/sh -c 'echo 300M >/sys/kernel/config/blksnap/sessions/$env{BLKSNAP_SESSION}/diff_limit'"
 	END
