@@ -351,6 +351,8 @@ slow_origin() {
 	dd if=/dev/urandom of="$dev" bs=1M count=48 oflag=direct status=none
 	under=$(disk 1)
 	dm_switch origin "0 98304 delay $under 0 1000 $under 0 0"
+	# udev reads it, too, and would keep it from being removed.
+	defer dm_switch origin "0 98304 linear $under 0"
 }
 
 # interrupted_backup OPTION...: one that was killed when a part of it was on the disk.
@@ -429,6 +431,7 @@ has_lines() {
 	for i in 1 2; do
 		setsid blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
 		tool=$!
+		[[ $i -eq 1 ]] || wait_until 100 grep -q 'goes on with' "$BATS_TEST_TMPDIR/said"
 		wait_until 100 has_lines 1 "$chain/$next"
 		kill -KILL -- "-$tool"
 		wait "$tool" || true
