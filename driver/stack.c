@@ -20,7 +20,6 @@
 
 #define STACK_HEIGHT_MAX 16	/* more than anybody builds: bounds recursion */
 #define SYSFS_DEVICE "/sys/dev/block/%u:%u/"
-#define SYSFS_BTRFS_DEVICES "/sys/fs/btrfs/%pU/devices/"
 
 bool stack_has(const struct stack *stack, dev_t disk)
 {
@@ -143,8 +142,9 @@ static int stack_enter_named(struct stack *stack, const char *path,
 	return ret ?: stack_enter(stack, dev, level);
 }
 
-static int stack_enter_btrfs(struct stack *stack, const struct super_block *sb,
-			     unsigned int level)
+/* All devices that a directory of sysfs names. */
+static int stack_enter_all(struct stack *stack, const char *dir,
+			   unsigned int level)
 {
 	struct stack_names *names;
 	char path[160];
@@ -155,15 +155,22 @@ static int stack_enter_btrfs(struct stack *stack, const struct super_block *sb,
 	if (!names)
 		return -ENOMEM;
 	names->ctx.actor = stack_add_name;
-	snprintf(path, sizeof(path), SYSFS_BTRFS_DEVICES, sb->s_uuid.b);
-	ret = stack_list(path, names);
+	ret = stack_list(dir, names);
 	for (at = 0; !ret && at < names->used; at += strlen(names->text + at) + 1) {
-		snprintf(path, sizeof(path), SYSFS_BTRFS_DEVICES "%s/dev",
-			 sb->s_uuid.b, names->text + at);
+		snprintf(path, sizeof(path), "%s/%s/dev", dir, names->text + at);
 		ret = stack_enter_named(stack, path, level);
 	}
 	kfree(names);
 	return ret;
+}
+
+static int stack_enter_btrfs(struct stack *stack, const struct super_block *sb,
+			     unsigned int level)
+{
+	char dir[80];
+
+	snprintf(dir, sizeof(dir), "/sys/fs/btrfs/%pU/devices", sb->s_uuid.b);
+	return stack_enter_all(stack, dir, level);
 }
 
 /* What has neither is built upon nothing: tmpfs, or a network. */
@@ -212,25 +219,11 @@ static int stack_descend_loop(struct stack *stack, dev_t disk,
 static int stack_descend_slaves(struct stack *stack, dev_t disk,
 				unsigned int level)
 {
-	struct stack_names *names;
-	char path[128];
-	size_t at;
-	int ret;
+	char dir[64];
 
-	names = kzalloc(sizeof(*names), GFP_KERNEL);
-	if (!names)
-		return -ENOMEM;
-	names->ctx.actor = stack_add_name;
-	snprintf(path, sizeof(path), SYSFS_DEVICE "slaves", MAJOR(disk),
+	snprintf(dir, sizeof(dir), SYSFS_DEVICE "slaves", MAJOR(disk),
 		 MINOR(disk));
-	ret = stack_list(path, names);
-	for (at = 0; !ret && at < names->used; at += strlen(names->text + at) + 1) {
-		snprintf(path, sizeof(path), SYSFS_DEVICE "slaves/%s/dev",
-			 MAJOR(disk), MINOR(disk), names->text + at);
-		ret = stack_enter_named(stack, path, level);
-	}
-	kfree(names);
-	return ret;
+	return stack_enter_all(stack, dir, level);
 }
 
 static int stack_descend(struct stack *stack, dev_t disk, unsigned int level)
