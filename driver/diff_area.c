@@ -210,9 +210,7 @@ static unsigned long diff_area_granule_of(const struct diff_area *area,
 
 bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last)
 {
-	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
-		return true;
-	return diff_map_may_walk(&area->map) &&
+	return READ_ONCE(area->state) != DIFF_AREA_ACTIVE ||
 	       diff_map_preserved(&area->map, diff_area_granule_of(area, first),
 				  diff_area_granule_of(area, last));
 }
@@ -822,7 +820,6 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	init_waitqueue_head(&area->changed);
 	granule_set_init(&area->written);
 	error_init(&area->error);
-	diff_map_init(&area->map);
 	spin_lock_init(&area->lock);
 	INIT_LIST_HEAD(&area->ready);
 	INIT_LIST_HEAD(&area->starved);
@@ -830,9 +827,12 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	INIT_WORK(&area->store_work, diff_area_store_work);
 	area->memory.ops = &diff_area_memory_ops;
 
+	if (diff_map_init(&area->map,
+			  diff_area_granule_of(area, area->sectors - 1) + 1))
+		goto out;
 	area->writes_passed = alloc_percpu(u64);
 	if (!area->writes_passed)
-		goto out;
+		goto out_map;
 	if (percpu_ref_init(&area->users, diff_area_unused, 0, GFP_KERNEL))
 		goto out_passed;
 	memory_register(&area->memory);
@@ -840,6 +840,8 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 
 out_passed:
 	free_percpu(area->writes_passed);
+out_map:
+	diff_map_clear(&area->map);
 out:
 	kfree(area);
 	return ERR_PTR(-ENOMEM);

@@ -51,12 +51,13 @@ static s64 map_displacement(const void *entry)
 	return (s64)xa_to_value(entry) - MAP_BIAS;
 }
 
-void diff_map_init(struct diff_map *map)
+int diff_map_init(struct diff_map *map, u64 granules)
 {
 	mutex_init(&map->mutex);
 	map->changing = false;
 	mt_init_flags(&map->tree, MAP_FLAGS);
 	mt_set_external_lock(&map->tree, &map->mutex);
+	return granule_cache_init(&map->preserved, granules);
 }
 
 void diff_map_clear(struct diff_map *map)
@@ -71,6 +72,7 @@ void diff_map_clear(struct diff_map *map)
 	mt_clear_in_rcu(&map->tree); /* nobody looks: free it here and now */
 	__mt_destroy(&map->tree);
 	mutex_unlock(&map->mutex);
+	granule_cache_exit(&map->preserved);
 }
 
 void diff_map_lookup(struct diff_map *map, unsigned long granule,
@@ -106,34 +108,42 @@ static bool map_is_stored(const void *entry)
 	return xa_is_value(entry) && entry != MAP_LOST && entry != MAP_ZERO;
 }
 
-/* Is it true of all granules of a range? */
+/* Is it true of all granules of a range? Under rcu_read_lock(). */
 static bool map_all(struct diff_map *map, unsigned long first,
 		    unsigned long last, bool (*is)(const void *entry))
 {
 	MA_STATE(mas, &map->tree, first, first);
-	bool all = false;
 
-	rcu_read_lock();
 	while (is(mas_walk(&mas))) {
-		all = mas.last >= last;
-		if (all)
-			break;
+		if (mas.last >= last)
+			return true;
 		mas_set(&mas, mas.last + 1);
 	}
-	rcu_read_unlock();
-	return all;
+	return false;
 }
 
+/* Most writes go to where others went shortly before. */
 bool diff_map_preserved(struct diff_map *map, unsigned long first,
 			unsigned long last)
 {
-	return map_all(map, first, last, map_is_preserved);
+	if (granule_cache_has(&map->preserved, first, last))
+		return true;
+	if (!diff_map_may_walk(map) ||
+	    !map_all(map, first, last, map_is_preserved))
+		return false;
+	granule_cache_add(&map->preserved, first, last);
+	return true;
 }
 
 bool diff_map_stored(struct diff_map *map, unsigned long first,
 		     unsigned long last)
 {
-	return map_all(map, first, last, map_is_stored);
+	bool stored;
+
+	rcu_read_lock();
+	stored = map_all(map, first, last, map_is_stored);
+	rcu_read_unlock();
+	return stored;
 }
 
 static int __map_try_store(struct diff_map *map, unsigned long first,

@@ -7,6 +7,8 @@
 #include <linux/preempt.h>
 #include <linux/types.h>
 
+#include "granule_cache.h"
+
 struct chunk;
 
 /**
@@ -41,11 +43,13 @@ struct diff_run {
  * @tree: entries by granule; changed under @mutex, read under RCU
  * @mutex: serialises changes
  * @changing: a change is under way, on a CPU that does not preempt it
+ * @preserved: in front of @tree, for those who only ask that
  */
 struct diff_map {
 	struct maple_tree tree;
 	struct mutex mutex;	/* serialises changes */
 	bool changing;
+	struct granule_cache preserved;
 };
 
 /**
@@ -62,13 +66,16 @@ static inline bool diff_map_may_walk(const struct diff_map *map)
 }
 
 /**
- * diff_map_init() - an empty map. Context: any.
+ * diff_map_init() - an empty map
  * @map: the map
+ * @granules: how many there are
+ *
+ * Context: may sleep. Return: 0, to be undone by diff_map_clear(), or -ENOMEM.
  */
-void diff_map_init(struct diff_map *map);
+int diff_map_init(struct diff_map *map, u64 granules);
 
 /**
- * diff_map_clear() - forgets everything, and gives back references to chunks
+ * diff_map_clear() - ends a map, and gives back its references to chunks
  * @map: nobody looks anything up any more. Context: may sleep.
  */
 void diff_map_clear(struct diff_map *map);
@@ -92,8 +99,9 @@ void diff_map_lookup(struct diff_map *map, unsigned long granule,
  * @first: first granule
  * @last: last granule
  *
- * Context: diff_map_may_walk(). Takes no lock.
- * Return: true if each is stored, in a chunk that is ready, or zero.
+ * Context: any, under rcu_read_lock().
+ * Return: true if each is stored, in a chunk that is ready, or zero; false also
+ * where the map cannot be looked at, see diff_map_may_walk().
  */
 bool diff_map_preserved(struct diff_map *map, unsigned long first,
 			unsigned long last);

@@ -34,7 +34,8 @@
  * Memory. An origin_write is needed to pass. The submitter must not wait for
  * one, so a bio that gets none is put on the list @raw, linked through the bio
  * itself, and is tried again whenever one is freed. The reserve is the gate's
- * own: gates of stacked disks must not wait for each other.
+ * own: gates of stacked disks must not wait for each other. What is freed goes
+ * there first; then each CPU keeps one for its next write.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -47,6 +48,7 @@
 #include <linux/mempool.h>
 #include <linux/module.h>
 #include <linux/part_stat.h>
+#include <linux/percpu.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rculist.h>
 #include <linux/sched/mm.h>
@@ -175,13 +177,25 @@ static void gate_complete_chained(struct bio *bio)
 	put_cpu_ptr(&chain_completion);
 }
 
+/* Freed last on this CPU; of any gate. */
+static DEFINE_PER_CPU(struct origin_write *, spare_write);
+
+static bool gate_reserve_is_full(const struct gate *gate)
+{
+	return READ_ONCE(gate->pool.curr_nr) >= GATE_RESERVE;
+}
+
 /*
  * Pairs with gate_adopt_raw(): it fails to allocate after it has seen the list,
- * or this sees the list after it has freed.
+ * or this sees the list after it has freed. What is a spare on another CPU it
+ * does not find, but then the reserve was full; and what is taken from there
+ * comes back there, by here.
  */
 static void gate_free_write(struct gate *gate, struct origin_write *write)
 {
-	mempool_free(write, &gate->pool);
+	if (!gate_reserve_is_full(gate) ||
+	    this_cpu_cmpxchg(spare_write, NULL, write))
+		mempool_free(write, &gate->pool);
 	smp_mb(); /* see above */
 	if (unlikely(READ_ONCE(gate->raw.head)))
 		queue_work(gate->wq, &gate->raw_work);
@@ -264,22 +278,20 @@ static void gate_trace_release(struct gate *gate,
 }
 
 /*
- * The one place where a write is passed. A successful tryget orders what
+ * The one place where a write is passed. Under rcu_read_lock(). A successful tryget orders what
  * follows after everything that was stored before gate_open(): pairs with the
  * barrier there.
  */
 static bool gate_try(struct gate *gate, struct origin_write *write)
 {
 	struct bio *bio = write->bio;
-	bool passes = false;
 
-	rcu_read_lock();
 	if (!percpu_ref_tryget_live_rcu(&gate->writes))
-		goto out;
+		return false;
 	smp_rmb(); /* pairs with __gate_open() */
 	if (!gate_satisfied(gate, bio_op(bio), write->first, write->last)) {
 		percpu_ref_put(&gate->writes);
-		goto out;
+		return false;
 	}
 	gate_tell_passed(gate, write);
 	if (write->held_ns)
@@ -290,10 +302,7 @@ static bool gate_try(struct gate *gate, struct origin_write *write)
 	write->private = bio->bi_private;
 	bio->bi_end_io = gate_endio;
 	bio->bi_private = write;
-	passes = true;
-out:
-	rcu_read_unlock();
-	return passes;
+	return true;
 }
 
 /* Held writes */
@@ -371,8 +380,8 @@ static struct origin_write *gate_new_write(struct gate *gate, struct bio *bio)
 {
 	struct origin_write *write;
 
-	/* Almost always there is one, and the reserve need not be looked at. */
-	write = kmem_cache_alloc(write_cache, GFP_NOWAIT | __GFP_NOWARN) ?:
+	write = this_cpu_xchg(spare_write, NULL) ?:
+		kmem_cache_alloc(write_cache, GFP_NOWAIT | __GFP_NOWARN) ?:
 		mempool_alloc(&gate->pool, GFP_NOWAIT | __GFP_NOWARN);
 	if (!write)
 		return NULL;
@@ -490,6 +499,7 @@ static void gate_work(struct work_struct *work)
 	struct origin_write *write = container_of(work, struct origin_write, work);
 	struct gate *gate = write->gate;
 	struct bio *bio = write->bio;
+	bool passes;
 
 	switch (gate_ask_prepare(gate, write)) {
 	case GATE_PARKED:
@@ -501,7 +511,10 @@ static void gate_work(struct work_struct *work)
 		break;
 	}
 
-	if (!gate_try(gate, write)) {
+	rcu_read_lock();
+	passes = gate_try(gate, write);
+	rcu_read_unlock();
+	if (!passes) {
 		gate_hold(gate, write);
 		return;
 	}
@@ -829,6 +842,15 @@ out_cache:
 	return ret;
 }
 
+static void gate_free_spares(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		if (per_cpu(spare_write, cpu))
+			kmem_cache_free(write_cache, per_cpu(spare_write, cpu));
+}
+
 /*
  * The last gate has removed the hook after the last write's completion had left
  * the gate; and that waits also for tasks that were preempted in gate_endio().
@@ -837,5 +859,6 @@ void gate_exit(void)
 {
 	destroy_workqueue(destroy_wq);
 	filter_exit();
+	gate_free_spares();
 	kmem_cache_destroy(write_cache);
 }

@@ -86,14 +86,14 @@ stormed() {
 
 # --- ways to write ---------------------------------------------------------------------------------------------------
 
-@test "engine: I2 I3: ten thousand direct overwrites; image reads are repeated (lesson 3)" {
+@test "engine: I2 I3: thirty thousand direct overwrites; image reads are repeated (lesson 3)" {
 	local origin image round repeated=0 table=()
 	origin=$(disk 1)
 	filled "$origin" --length 32M
 	for round in 1 2 3 4 5 6; do
 		session_of "$(disk 2)" "$origin"
 		image=$(image_of s s1)
-		storm "$origin" "$image" --length 32M --count $((round == 1 ? 10000 : 2000)) --max-size 16K "${table[@]}" \
+		storm "$origin" "$image" --length 32M --count $((round == 1 ? 30000 : 2000)) --max-size 16K "${table[@]}" \
 			--save-table "$BATS_TEST_TMPDIR/table.$round"
 		consistent "$image"
 		[[ $(storm_value image_reads) -gt 500 ]]
@@ -107,24 +107,24 @@ stormed() {
 }
 
 @test "engine: I2 I3: buffered writes" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode buffered
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode buffered
 }
 
 @test "engine: I2 I3: writes through a mapping" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode mmap
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode mmap
 }
 
 @test "engine: I2 I3: writes that must not wait (lesson 6)" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode nowait
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode nowait
 	[[ $(storm_value writes_nowait) -eq 2000 ]]
 }
 
 @test "engine: I2 I3: polled writes" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 2000 --max-size 16K --mode hipri
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode hipri
 }
 
 @test "engine: I2 I3: all kinds of writes at once" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 3000 --max-size 64K --mode mix --writers 8
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 8000 --max-size 64K --mode mix --writers 8
 }
 
 @test "engine: I3: writers that meet in one granule wait for one copy" {
@@ -134,7 +134,7 @@ stormed() {
 		filled "$origin" --length 16M
 		session_of "$(disk 2)" "$origin"
 		image=$(image_of s s1)
-		storm "$origin" "$image" --length 16M --count 3000 --writers 8 --hot 0.9/4K --min-size 512 --max-size 512
+		storm "$origin" "$image" --length 16M --count 8000 --writers 8 --hot 0.9/4K --min-size 512 --max-size 512
 		joined=$(stat_of "$image" writes_joined)
 		consistent "$image"
 		session_destroy s
@@ -258,14 +258,14 @@ granule() {
 
 @test "engine: origin: a loop device of an odd size" {
 	loop_make $((8388608 + 512 * 5))
-	stormed "$LOOP" "$(disk 2)" --count 1500 --max-size 16K
+	stormed "$LOOP" "$(disk 2)" --count 5000 --max-size 16K
 }
 
 @test "engine: origin: a partition that begins at an odd sector" {
 	printf 'start=2051, size=32771\nstart=40001, size=1000\n' | sfdisk -q -X dos "$(disk 1)" >/dev/null
 	defer partition_wipe "$(disk 1)"
 	settle
-	stormed "$(part "$(disk 1)" 1)" "$(disk 2)" --count 1500 --max-size 16K --mode mix
+	stormed "$(part "$(disk 1)" 1)" "$(disk 2)" --count 5000 --max-size 16K --mode mix
 }
 
 @test "engine: origin: a partition, written through the whole disk" {
@@ -275,7 +275,7 @@ granule() {
 	filled "$disk" --offset 1M --length 32M
 	session_of "$(disk 2)" "$(part "$disk" 2)"
 	image=$(image_of s s1)
-	storm "$disk" - --offset 1M --length 32M --count 2000 --max-size 64K
+	storm "$disk" - --offset 1M --length 32M --count 6000 --max-size 64K
 	image_is "$image" --number-base 17M
 	[[ $(stat_of "$image" chunks_preserved) -gt 1000 ]]
 	[[ $(stat_of "$image" chunks_preserved) -le 4096 ]]
@@ -290,8 +290,8 @@ granule() {
 	filled "$disk" --offset 1M --length 32M
 	session_of "$(disk 2)" "$disk"
 	image=$(image_of s s1)
-	storm "$(part "$disk" 2)" - --number-base 17M --count 1000 --max-size 64K
-	storm "$(part "$disk" 1)" - --number-base 1M --count 1000 --max-size 64K
+	storm "$(part "$disk" 2)" - --number-base 17M --count 3000 --max-size 64K
+	storm "$(part "$disk" 1)" - --number-base 1M --count 3000 --max-size 64K
 	image_is "$image" --offset 1M --length 32M
 	cmp -n 1048576 "$image" "$disk"
 	[[ -b ${image}p2 ]]
@@ -306,7 +306,7 @@ granule() {
 	partition "$disk" 8M 8M
 	filled "$disk" --offset 1M --length 16M
 	session_of "$(disk 2)" "$disk" "$(part "$disk" 2)"
-	storm "$disk" "$(image_of s s1)" --offset 1M --length 16M --count 1500 --max-size 64K
+	storm "$disk" "$(image_of s s1)" --offset 1M --length 16M --count 5000 --max-size 64K
 	image_is "$(image_of s s2)" --number-base 9M
 	session_destroy s
 }
@@ -325,7 +325,7 @@ granule() {
 
 @test "engine: origin: blocks of 4096 bytes" {
 	local BLOCK=4096
-	stormed "$(disk 6)" "$(disk 2)" --length 16M --count 2000 --max-size 32K
+	stormed "$(disk 6)" "$(disk 2)" --length 16M --count 6000 --max-size 32K
 	stormed "$(disk 6)" "$(disk 2)" --length 16M --count 500 --max-size 32K --mode buffered
 }
 
@@ -360,7 +360,7 @@ granule() {
 		"$(disk 3)" "$(disk 4)"
 	defer md_stop
 	settle
-	stormed "$(readlink -e /dev/md/test)" "$(disk 2)" --length 16M --count 2000 --max-size 64K --mode mix
+	stormed "$(readlink -e /dev/md/test)" "$(disk 2)" --length 16M --count 6000 --max-size 64K --mode mix
 }
 
 md_stop() {
@@ -386,7 +386,7 @@ md_stop() {
 	LOOP=$(losetup -f --show /mnt/test-host/file)
 	filled "$LOOP"
 	session_of "$(disk 2)" "$(disk 5)" "$LOOP"
-	storm "$LOOP" "/dev/blksnap/s/s2" --count 1500 --max-size 64K
+	storm "$LOOP" "/dev/blksnap/s/s2" --count 5000 --max-size 64K
 	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 0 ]]
 	session_destroy s
 	losetup -d "$LOOP"
@@ -403,7 +403,7 @@ md_stop() {
 	image=$(image_of s s1)
 	# Write requests, and those that were merged into others; a flush is counted as a request, too.
 	before=$(awk '{ print $5 + $6 - $16 }' "/sys/block/$name/stat")
-	storm "$dev" "$image" --length 16M --count 3000 --max-size 32K
+	storm "$dev" "$image" --length 16M --count 8000 --max-size 32K
 	after=$(awk '{ print $5 + $6 - $16 }' "/sys/block/$name/stat")
 	counted=$(($(stat_of "$image" writes_held) + $(stat_of "$image" writes_passed)))
 	[[ $counted -eq 3000 && $counted -eq $((after - before)) ]] ||
