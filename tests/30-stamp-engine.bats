@@ -358,15 +358,40 @@ granule() {
 @test "engine: origin: md raid0" {
 	mdadm --create /dev/md/test --run --assume-clean --level=0 --raid-devices=2 --chunk=64 --size=16M \
 		"$(disk 3)" "$(disk 4)"
-	defer md_stop
+	defer md_stop "$(disk 3)" "$(disk 4)"
 	settle
 	stormed "$(readlink -e /dev/md/test)" "$(disk 2)" --length 16M --count 6000 --max-size 64K --mode mix
 }
 
+# md_stop MEMBER...
 md_stop() {
 	mdadm --stop /dev/md/test
-	mdadm --zero-superblock "$(disk 3)" "$(disk 4)"
+	mdadm --zero-superblock "$@"
 	settle
+}
+
+# Of a discard that does not begin with a stripe RAID 10 submits that part once more, as remapped from the partition.
+@test "engine: origin: a partition of a RAID 10, of which some is discarded" {
+	local md image
+	dm_linear left "$(disk 5)" 81920
+	dm_linear right "$(disk 5)" 81920 81920
+	mdadm --create /dev/md/test --run --assume-clean --level=10 --raid-devices=2 --chunk=64 --size=32M \
+		/dev/mapper/left /dev/mapper/right
+	defer md_stop /dev/mapper/left /dev/mapper/right
+	settle
+	md=$(readlink -e /dev/md/test)
+	partition "$md" 16M
+	filled "$(part "$md" 1)"
+	session_make s "$(disk 2)" "$(part "$md" 1)"
+	put "$SESSIONS/s/s1/discard" preserve
+	put "$SESSIONS/s/s1/chunk_size" 4K
+	session_take s
+	image=$(image_of s s1)
+	blkdiscard -f -o 1028K -l 4M "$(part "$md" 1)"
+	[[ $(stat_of "$image" chunks_preserved) -eq 1024 ]]
+	image_is "$image"
+	cmp -n 4M -i 1028K:0 "$(part "$md" 1)" /dev/zero
+	session_destroy s
 }
 
 @test "engine: origin: null_blk" {
