@@ -878,7 +878,7 @@ tail_test() {
 	defer dmsetup resume slow
 	dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none &
 	writer=$!
-	sleep 0.5
+	wait_until 20 waits_for_io "$writer"
 	refused_take_timeout other
 	kill -0 "$writer"
 	dmsetup resume slow
@@ -889,6 +889,10 @@ tail_test() {
 	[[ $(session_get other hold_us) -lt 1000000 ]]
 	session_destroy other
 	session_destroy s
+}
+
+waits_for_io() {
+	[[ $(ps -o comm=,stat= -p "$1") == dd*D* ]]
 }
 
 # The times of the last take may have changed, and nothing else.

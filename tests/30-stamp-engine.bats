@@ -115,8 +115,9 @@ stormed() {
 }
 
 @test "engine: I2 I3: writes that must not wait (lesson 6)" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode nowait
-	[[ $(storm_value writes_nowait) -eq 2000 ]]
+	local count=6000
+	stormed "$(disk 1)" "$(disk 2)" --length 16M --count "$count" --max-size 16K --mode nowait
+	[[ $(storm_value writes_nowait) -eq $(scaled "$count") ]]
 }
 
 @test "engine: I2 I3: polled writes" {
@@ -420,7 +421,7 @@ md_stop() {
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 @test "engine: statistics: each write is counted once, as held or as passed" {
-	local dev name image before after counted
+	local dev name image before after counted count=8000
 	dev=$(disk 1)
 	name=${dev##*/}
 	filled "$dev" --length 16M
@@ -428,11 +429,12 @@ md_stop() {
 	image=$(image_of s s1)
 	# Write requests, and those that were merged into others; a flush is counted as a request, too.
 	before=$(awk '{ print $5 + $6 - $16 }' "/sys/block/$name/stat")
-	storm "$dev" "$image" --length 16M --count 8000 --max-size 32K
+	storm "$dev" "$image" --length 16M --count "$count" --max-size 32K
+	count=$(scaled "$count")
 	after=$(awk '{ print $5 + $6 - $16 }' "/sys/block/$name/stat")
 	counted=$(($(stat_of "$image" writes_held) + $(stat_of "$image" writes_passed)))
-	[[ $counted -eq 3000 && $counted -eq $((after - before)) ]] ||
-		fail "3000 writes, $counted counted, $((after - before)) by the disk"
+	[[ $counted -eq $count && $counted -eq $((after - before)) ]] ||
+		fail "$count writes, $counted counted, $((after - before)) by the disk"
 	[[ $(stat_of "$image" held_us_max) -gt 0 ]]
 	consistent "$image"
 	session_destroy s
