@@ -206,7 +206,7 @@ static int segment_pin(struct segment *segment)
 	const struct diff_storage *storage = &segment->storage->storage;
 	struct pinned_file *pin;
 
-	if (diff_storage_uses_fs(storage))
+	if (diff_storage_does_io(storage))
 		return segment_guard(segment);
 	pin = pinned_file_pin(segment->file);
 	if (IS_ERR(pin))
@@ -275,7 +275,7 @@ static int file_map(struct diff_storage_file *self,
 {
 	struct diff_storage *storage = &self->storage;
 
-	if (!diff_storage_uses_fs(storage))
+	if (!diff_storage_does_io(storage))
 		return self->owner->map(storage->config.owner, storage->bdev,
 					map, segment);
 	return map ? map(segment) : 0;
@@ -345,51 +345,12 @@ static struct file *file_find(struct file_io *io, const struct bio *bio,
 		diff_storage_extent(&self->storage, at);
 
 	*pos = (at - extent->pos) << SECTOR_SHIFT;
-	return extent->file;
+	return extent->data;
 }
 
 static void file_submit(struct diff_storage *storage, struct bio *bio)
 {
 	file_io_submit(&to_file(storage)->io, bio);
-}
-
-static const struct diff_storage_ops pinned_ops = {
-	.grow = file_grow,
-	.close = file_close,
-};
-
-static const struct diff_storage_ops guarded_ops = {
-	.grow = file_grow,
-	.submit = file_submit,
-	.close = file_close,
-};
-
-/* btrfs writes elsewhere what it overwrites, unless told otherwise in time. */
-static bool file_stays_in_place(const struct segment *segment)
-{
-	const struct inode *inode = file_inode(segment->file);
-
-	return pinned_file_is_possible(segment->file) &&
-	       (inode->i_sb->s_magic != BTRFS_SUPER_MAGIC ||
-		!i_size_read(inode) || compat_is_nocow(&segment->file->f_path));
-}
-
-static int file_choose_kind(struct diff_storage_file *self,
-			    const struct diff_storage_config *config)
-{
-	const struct segment *segment = file_first(self);
-
-	if (file_stays_in_place(segment))
-		return 0;
-	if (!file_io_is_possible(segment->file))
-		return error_set(config->error, config->who, -EOPNOTSUPP,
-				 "cannot use %s: its file system does not say where its blocks are",
-				 config->path);
-	self->storage.ops = &guarded_ops;
-	self->storage.bdev = NULL;
-	self->io.find = file_find;
-	self->io.cred = self->target.cred;
-	return file_io_init(&self->io, config->who);
 }
 
 /* Filling */
@@ -519,7 +480,7 @@ static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
 			 config->path);
 }
 
-static int file_fill(struct diff_storage_file *self, u64 bytes)
+static int file_fill_both(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
 	u64 first = i_size_read(file_inode(file_first(self)->file));
@@ -535,22 +496,22 @@ static int file_fill(struct diff_storage_file *self, u64 bytes)
 	return ret;
 }
 
-int diff_storage_file_fill(struct diff_storage *storage, u64 bytes)
+static int file_fill(struct diff_storage *storage, u64 bytes)
 {
 	struct diff_storage_file *self = to_file(storage);
 	const struct cred *old = override_creds(self->target.cred);
-	int ret = file_fill(self, bytes);
+	int ret = file_fill_both(self, bytes);
 
 	revert_creds(old);
 	return ret;
 }
 
-const struct super_block *diff_storage_file_fs(struct diff_storage *storage)
+static u64 file_given(struct diff_storage *storage)
 {
-	return file_inode(file_first(to_file(storage))->file)->i_sb;
+	return i_size_read(file_inode(file_first(to_file(storage))->file));
 }
 
-u64 diff_storage_file_room(struct diff_storage *storage)
+static u64 file_room(struct diff_storage *storage)
 {
 	struct kstatfs stat;
 
@@ -559,9 +520,57 @@ u64 diff_storage_file_room(struct diff_storage *storage)
 	return stat.f_bavail * stat.f_bsize;
 }
 
-u64 diff_storage_file_bytes(struct diff_storage *storage)
+static const struct super_block *file_fs(struct diff_storage *storage)
 {
-	return i_size_read(file_inode(file_first(to_file(storage))->file));
+	return file_inode(file_first(to_file(storage))->file)->i_sb;
+}
+
+/* Kinds */
+
+static const struct diff_storage_ops pinned_ops = {
+	.given = file_given,
+	.room = file_room,
+	.fill = file_fill,
+	.grow = file_grow,
+	.close = file_close,
+};
+
+static const struct diff_storage_ops guarded_ops = {
+	.given = file_given,
+	.room = file_room,
+	.fill = file_fill,
+	.grow = file_grow,
+	.submit = file_submit,
+	.fs = file_fs,
+	.close = file_close,
+};
+
+/* btrfs writes elsewhere what it overwrites, unless told otherwise in time. */
+static bool file_stays_in_place(const struct segment *segment)
+{
+	const struct inode *inode = file_inode(segment->file);
+
+	return pinned_file_is_possible(segment->file) &&
+	       (inode->i_sb->s_magic != BTRFS_SUPER_MAGIC ||
+		!i_size_read(inode) || compat_is_nocow(&segment->file->f_path));
+}
+
+static int file_choose_kind(struct diff_storage_file *self,
+			    const struct diff_storage_config *config)
+{
+	const struct segment *segment = file_first(self);
+
+	if (file_stays_in_place(segment))
+		return 0;
+	if (!file_io_is_possible(segment->file))
+		return error_set(config->error, config->who, -EOPNOTSUPP,
+				 "cannot use %s: its file system does not say where its blocks are",
+				 config->path);
+	self->storage.ops = &guarded_ops;
+	self->storage.bdev = NULL;
+	self->io.find = file_find;
+	self->io.cred = self->target.cred;
+	return file_io_init(&self->io, config->who);
 }
 
 /* Opening */

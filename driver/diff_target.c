@@ -16,6 +16,7 @@
 #include <linux/stat.h>
 #include <linux/string.h>
 
+#include "diff_storage.h"
 #include "diff_target.h"
 #include "error.h"
 #include "origin.h"
@@ -115,12 +116,21 @@ static int target_refuse(const char *path, int err, struct error_text *error,
 	}
 }
 
+/* Below a device there is nothing, so no file can have this name. */
+static bool target_is_memory(const char *path)
+{
+	return DIFF_STORAGE_HAS_MEMORY && !strcmp(path, "/dev/null/memory");
+}
+
 int diff_target_resolve(struct diff_target *target, const char *path,
 			struct error_text *error, const char *who)
 {
 	int ret;
 
 	memset(target, 0, sizeof(*target));
+	target->memory = target_is_memory(path);
+	if (target->memory)
+		return 0;
 	ret = origin_resolve(path, MAY_READ | MAY_WRITE, &target->dev);
 	if (!ret)
 		return 0;

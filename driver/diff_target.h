@@ -9,6 +9,7 @@ struct error_text;
 
 /**
  * struct diff_target - where an administrator wants differences to go
+ * @memory: in memory, if this build can do that; then nothing else is set
  * @dev: a block device; 0 if it is a file, an existing one or not, or a
  *	directory
  * @path: of the file or directory: absolute, since it is opened later, when the
@@ -16,6 +17,7 @@ struct error_text;
  * @cred: whose rights count then
  */
 struct diff_target {
+	bool memory;
 	dev_t dev;
 	char *path;
 	const struct cred *cred;
