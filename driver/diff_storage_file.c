@@ -19,7 +19,6 @@
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
-#include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -113,8 +112,9 @@ static struct segment *segment_new(struct diff_storage_file *self,
 static struct segment *segment_open(struct diff_storage_file *self,
 				    const char *path)
 {
-	return segment_new(self, filp_open(path, SEGMENT_FLAGS | O_CREAT,
-					   SEGMENT_MODE));
+	return segment_new(self, file_open_root(&self->target.root, path,
+						SEGMENT_FLAGS | O_CREAT,
+						SEGMENT_MODE));
 }
 
 static struct segment *segment_open_unnamed(struct diff_storage_file *self)
@@ -575,16 +575,30 @@ static int file_choose_kind(struct diff_storage_file *self,
 
 /* Opening */
 
-/* The directory that a path names something in. */
-static int file_find_parent(const char *path, struct path *parent)
+static int file_find_directory(struct diff_storage_file *self, const char *path)
 {
+	struct file *file = file_open_root(&self->target.root, path,
+					   O_PATH | O_DIRECTORY, 0);
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	self->directory = file->f_path;
+	path_get(&self->directory);
+	filp_close(file, NULL);
+	return 0;
+}
+
+/* The directory that the path names something in. */
+static int file_find_parent(struct diff_storage_file *self)
+{
+	const char *path = self->target.path;
 	const char *slash = strrchr(path, '/');
 	char *name = kstrndup(path, slash == path ? 1 : slash - path, GFP_KERNEL);
 	int ret;
 
 	if (!name)
 		return -ENOMEM;
-	ret = kern_path(name, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, parent);
+	ret = file_find_directory(self, name);
 	kfree(name);
 	return ret;
 }
@@ -597,7 +611,7 @@ static int file_open_first(struct diff_storage_file *self)
 	bool named = true;
 	int ret;
 
-	ret = file_find_parent(path, &self->directory);
+	ret = file_find_parent(self);
 	if (ret)
 		return ret;
 	segment = segment_open(self, path);
@@ -605,8 +619,7 @@ static int file_open_first(struct diff_storage_file *self)
 		named = false;
 		path_put(&self->directory);
 		self->directory = (struct path){};
-		ret = kern_path(path, LOOKUP_FOLLOW | LOOKUP_DIRECTORY,
-				&self->directory);
+		ret = file_find_directory(self, path);
 		segment = ret ? ERR_PTR(ret) : segment_open_unnamed(self);
 	}
 	if (IS_ERR(segment))

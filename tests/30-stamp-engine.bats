@@ -4,7 +4,7 @@
 # The engine under stamped storms: every kind of write, granule and origin, with readers of the image at the places
 # that are just being written. The names cite the laws of docs/design.md that a test is for.
 
-# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+# shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell, and so are its variables
 load lib/common
 load lib/devices
 load lib/diffs

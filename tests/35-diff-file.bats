@@ -311,6 +311,59 @@ guarded() {
 	[[ ! -e $dir/diff ]]
 }
 
+@test "diff file: symbolic links are followed, as open would; nothing but the file is removed" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	mkdir "$dir/real"
+	ln -s real "$dir/link"
+	ln -s link/diff "$dir/file"
+	session_make s "$dir/link/diff" "$(disk 1)"
+	session_take s
+	[[ -e $dir/real/diff && $(session_get s diff_file) == "$dir/link/diff" ]]
+	session_release s
+	[[ -z $(ls -A "$dir/real") && -L $dir/link ]]
+	# One that points to a file.
+	: >"$dir/real/diff"
+	put "$SESSIONS/s/diff_file" "$dir/file"
+	session_take s
+	refuses ETXTBSY truncate -s 0 "$dir/real/diff"
+	session_release s
+	[[ -L $dir/file && $(stat -c %s "$dir/real/diff") -eq 0 ]]
+	# Or to itself.
+	ln -s loop "$dir/loop"
+	refused s ELOOP put "$SESSIONS/s/diff_file" "$dir/loop"
+	session_destroy s
+	umount "$dir"
+}
+
+@test "diff file: a path is that of whoever wrote it, in a root or with mounts of his own" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	# The same names lead elsewhere for everybody else.
+	mkdir "$dir/diffs" "$BATS_TEST_TMPDIR/diffs"
+	session_make s '' "$(disk 1)"
+	mkdir "$dir/proc"
+	mount -t configfs none "$dir/proc"
+	mkdir -p "$dir/bin"
+	cp "$(command -v busybox)" "$dir/bin/sh"
+	chroot "$dir" /bin/sh -c 'cd diffs && echo diff >/proc/blksnap/sessions/s/diff_file'
+	umount "$dir/proc"
+	session_take s
+	[[ -e $dir/diffs/diff ]]
+	session_release s
+	[[ -z $(ls -A "$dir/diffs") ]]
+	# shellcheck disable=SC2016 # the inner shell expands these
+	background unshare --mount bash -c 'mount --bind "$1/diffs" "$2/diffs" && echo "$2/diffs/diff" >"$3" &&
+		exec sleep 100' _ "$dir" "$BATS_TEST_TMPDIR" "$SESSIONS/s/diff_file"
+	wait_until 20 grep -q "^$BATS_TEST_TMPDIR/diffs/diff" "$SESSIONS/s/diff_file"
+	session_take s
+	[[ -e $dir/diffs/diff && -z $(ls -A "$BATS_TEST_TMPDIR/diffs") ]]
+	end_background
+	session_destroy s
+	[[ -z $(ls -A "$dir/diffs") ]]
+	umount "$dir"
+}
+
 @test "diff file: a file system that is of no use (EOPNOTSUPP); nothing is left there" {
 	mkdir -p /mnt/test-ramfs
 	mount -t ramfs none /mnt/test-ramfs
@@ -469,6 +522,102 @@ image_is_zero() {
 	larger_than $((256 << 20))
 	cmp -n $((300 << 20)) "$(image_of s s1)" /dev/zero
 	session_destroy s
+}
+
+# last_byte: the overflow came when there was nothing left, but for what one store needs.
+last_byte() {
+	wait_until 30 state_is overflow
+	[[ $(session_get s diff_used) -ge $(($(session_get s diff_size) - 65536)) ]] ||
+		fail "an overflow with $(session_get s diff_used) of $(session_get s diff_size) bytes used"
+}
+
+# without_resources COMMAND...: as root, but subject to quotas.
+without_resources() {
+	setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$@"
+}
+
+# quota_on TYPE MEBIBYTES: a file system on disk 2, and in its directory `dir` that much room for project 42.
+quota_on() {
+	local features=()
+	[[ $1 != ext4 ]] || features=(-O 'quota,project' -E 'quotatype=prjquota')
+	"mkfs.$1" -q "${features[@]}" "$(disk 2)"
+	dir=$(mount_test "$(disk 2)" quota prjquota)/diffs
+	mkdir "$dir"
+	xfs_quota -f -x -c "project -s -p $dir 42" "${dir%/*}"
+	quota_is "$2"
+}
+
+# quota_is MEBIBYTES
+quota_is() {
+	xfs_quota -f -x -c "limit -p bhard=$1m 42" "${dir%/*}"
+}
+
+# no_room TYPE: growth ends at the quota, and goes on when there is more.
+no_room() {
+	local dir image
+	quota_on "$1" 100
+	session_make s '' "$(disk 1)"
+	without_resources put "$SESSIONS/s/diff_file" "$dir"
+	put "$SESSIONS/s/diff_limit" 512M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	image=$(image_of s s1)
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=90 oflag=direct conv=notrunc status=none
+	wait_until 20 log_has 'low_space'
+	state_is active || fail "$(session_get s error)"
+	larger_than $((90 << 20))
+	[[ $(session_get s diff_size) -le $((100 << 20)) ]]
+	quota_is 300
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=200 oflag=direct conv=notrunc status=none
+	state_is active || fail "$(session_get s error)"
+	larger_than $((200 << 20))
+	cmp -n $((200 << 20)) "$image" /dev/zero
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=400 oflag=direct conv=notrunc status=none
+	last_byte
+	[[ $(session_get s diff_size) -le $((300 << 20)) ]]
+	session_destroy s
+	umount "${dir%/*}"
+	fs_whole "$(disk 2)" "$1"
+}
+
+@test "diff file: the quota of a project ends its growth, until there is more (ext4: EDQUOT)" {
+	no_room ext4
+}
+
+@test "diff file: the quota of a project ends its growth, until there is more (XFS: ENOSPC)" {
+	no_room xfs
+}
+
+@test "diff file: its file system becomes read-only: what is allocated is used to the last byte; the file stays" {
+	local dir image
+	expect_log 'EXT4-fs error|Remounting filesystem read-only'
+	mkfs.ext4 -q -e remount-ro "$(disk 2)"
+	dir=$(mount_test "$(disk 2)" ro)
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 512M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	image=$(image_of s s1)
+	# Nobody can ask for it while the file is open.
+	refuses EBUSY mount -o remount,ro "$dir"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=20 oflag=direct conv=notrunc status=none
+	echo 1 >"/sys/fs/ext4/$(basename "$(disk 2)")/trigger_fs_error"
+	refuses EROFS touch "$dir/other"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=60 oflag=direct conv=notrunc status=none
+	wait_until 20 log_has 'low_space'
+	state_is active || fail "$(session_get s error)"
+	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
+	cmp -n $((60 << 20)) "$image" /dev/zero
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=100 oflag=direct conv=notrunc status=none
+	last_byte
+	session_destroy s
+	umount "$dir"
+	e2fsck -fy "$(disk 2)" || [[ $? -eq 1 ]]
+	mount "$(disk 2)" "$dir"
+	zeroes "$dir/diff"
+	rm "$dir/diff"
+	umount "$dir"
+	fs_whole "$(disk 2)" ext4
 }
 
 @test "diff file: its directory is renamed, and it grows" {

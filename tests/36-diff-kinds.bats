@@ -4,7 +4,7 @@
 # A short storm with each kind of difference storage, so that each run of the suites has seen each of them; and the kind
 # that is made for tests. The whole suite of the engine with one kind: tests/run --diff KIND tests/30-stamp-engine.bats.
 
-# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+# shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell, and so are its variables
 load lib/common
 load lib/devices
 load lib/diffs
