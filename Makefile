@@ -10,6 +10,7 @@ UDEVDIR ?= /lib/udev
 RUN ?=
 ONLY ?=
 SCALE ?= 10
+DIFFS ?= memory tmpfs ext4 directory beside btrfs
 soak_suites := 30-stamp-engine 35-diff-file 45-image-writes 50-life 60-take 80-tracking
 
 .PHONY: help
@@ -41,6 +42,11 @@ test-kernels: ## run the test suites on every supported kernel, one after the ot
 .PHONY: soak
 soak: ## run what storms, or counts rounds, SCALE times as long (default 10)
 	@tests/run --scale $(SCALE) $(or $(RUN),$(addprefix tests/,$(addsuffix .bats,$(soak_suites))))
+
+.PHONY: test-diffs
+test-diffs: ## run the suite of the engine with each kind of difference storage (DIFFS="tmpfs ext4", RUN="-f storm")
+	@failed=0; for kind in $(DIFFS); do echo "=== $$kind"; \
+		tests/run --diff $$kind $(RUN) tests/30-stamp-engine.bats || failed=1; done; exit $$failed
 
 .PHONY: test-debug
 test-debug: ## run the test suites on a kernel that looks for faults itself (RUN as for test)

@@ -868,7 +868,8 @@ CONFIGFS_ATTR_RO(blksnap_, version);
 static ssize_t blksnap_features_show(struct config_item *item, char *page)
 {
 	return sysfs_emit(page,
-			  "cbt\ndiff-bdev\ndiff-dir\ndiff-file\n%sgrow\nimage-write\noverlap\n",
+			  "cbt\ndiff-bdev\ndiff-dir\ndiff-file\n%s%sgrow\nimage-write\noverlap\n",
+			  DIFF_STORAGE_HAS_MEMORY ? "diff-memory\n" : "",
 			  compat_bdev_freezes_btrfs() ? "freeze-btrfs\n" : "");
 }
 CONFIGFS_ATTR_RO(blksnap_, features);

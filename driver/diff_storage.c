@@ -176,7 +176,7 @@ void diff_storage_close(struct diff_storage *storage)
 /* Extents */
 
 int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
-		     struct file *file, sector_t first, sector_t sectors)
+		     void *data, sector_t first, sector_t sectors)
 {
 	struct diff_extent *extent = kmalloc(sizeof(*extent), GFP_KERNEL);
 	int ret;
@@ -184,7 +184,7 @@ int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
 	if (!extent)
 		return -ENOMEM;
 	extent->bdev = bdev;
-	extent->file = file;
+	extent->data = data;
 	extent->first = first;
 	extent->sectors = sectors;
 	extent->pos = storage->size; /* nobody else changes it */

@@ -3,6 +3,7 @@
 #define BLKSNAP_DIFF_STORAGE_H
 
 #include <linux/bio.h>
+#include <linux/err.h>
 #include <linux/maple_tree.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
@@ -12,7 +13,7 @@
 
 struct diff_storage;
 struct error_text;
-struct file;
+struct super_block;
 
 /* Space is given out in units of this many bytes, on any kind of storage. */
 #define DIFF_STORAGE_UNIT 4096
@@ -22,16 +23,16 @@ struct file;
 #define DIFF_STORAGE_STEP SZ_64K
 
 /**
- * struct diff_extent - a piece of a device or file that belongs to a storage
- * @bdev: the device; NULL if it is of a file that its file system writes
- * @file: that file; else NULL
+ * struct diff_extent - a piece of a device, or of something else, that belongs to a storage
+ * @bdev: the device; NULL if its kind does the I/O
+ * @data: of the kind, which finds by it where that is
  * @first: first sector there
  * @sectors: how many
  * @pos: where it lies in the storage
  */
 struct diff_extent {
 	struct block_device *bdev;
-	struct file *file;
+	void *data;
 	sector_t first;
 	sector_t sectors;
 	sector_t pos;
@@ -39,16 +40,32 @@ struct diff_extent {
 
 /**
  * struct diff_storage_ops - a kind of difference storage
+ *
+ * Only @close must be there. A kind that has all its space when it is opened has
+ * neither @given, @room, @fill, nor @grow; one that lies on devices needs neither
+ * @submit nor @fs.
+ *
+ * @given: bytes that it has before it is filled, whatever the limit. May be NULL
+ * @room: bytes that there were for it, if there was no limit. May sleep
+ * @fill: adds the first space, at least so many bytes if it can: called once,
+ *	after the take has looked at @given and @room. Sets the error of the
+ *	config. May sleep
  * @grow: adds so many sectors, or more or fewer, by diff_storage_add().
  *	Called by one worker at a time; may sleep. NULL where that is impossible
  * @submit: does I/O to an extent without a device, whose @bi_sector is a position
  *	in the storage. Must not sleep. NULL where all goes to devices
+ * @fs: the file system that @submit uses, which must not lie on an origin. NULL
+ *	where it uses none
  * @close: gives everything back. Called once, when no I/O is in flight. May
  *	sleep
  */
 struct diff_storage_ops {
+	u64 (*given)(struct diff_storage *storage);
+	u64 (*room)(struct diff_storage *storage);
+	int (*fill)(struct diff_storage *storage, u64 bytes);
 	int (*grow)(struct diff_storage *storage, sector_t sectors);
 	void (*submit)(struct diff_storage *storage, struct bio *bio);
+	const struct super_block *(*fs)(struct diff_storage *storage);
 	void (*close)(struct diff_storage *storage);
 };
 
@@ -134,14 +151,14 @@ void diff_storage_exit(struct diff_storage *storage);
  * diff_storage_add() - for a kind: adds space
  * @storage: the storage
  * @bdev: the device, or NULL
- * @file: else the file
+ * @data: of the kind, as in &struct diff_extent
  * @first: first sector there
  * @sectors: a multiple of DIFF_STORAGE_UNIT
  *
  * Context: may sleep; one caller at a time. Return: 0 or -ENOMEM.
  */
 int diff_storage_add(struct diff_storage *storage, struct block_device *bdev,
-		     struct file *file, sector_t first, sector_t sectors);
+		     void *data, sector_t first, sector_t sectors);
 
 /**
  * diff_storage_extent() - for a kind: which extent a position lies in
@@ -174,12 +191,12 @@ sector_t diff_storage_place(struct diff_storage *storage, sector_t pos,
 void diff_storage_submit(struct diff_storage *storage, struct bio *bio);
 
 /**
- * diff_storage_uses_fs() - are there file systems between it and its device?
+ * diff_storage_does_io() - does its kind do the I/O, and not a device?
  * @storage: the storage
  *
- * Then what is stored needs their locks, memory and journals. Context: any.
+ * Then it makes no difference to it which disks have snapshots. Context: any.
  */
-static inline bool diff_storage_uses_fs(const struct diff_storage *storage)
+static inline bool diff_storage_does_io(const struct diff_storage *storage)
 {
 	return storage->ops->submit;
 }
@@ -218,6 +235,28 @@ void diff_storage_set_marks(struct diff_storage *storage, u64 limit, u64 low);
  */
 struct diff_storage *
 diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config);
+
+#ifdef BLKSNAP_TEST
+#define DIFF_STORAGE_HAS_MEMORY true
+
+/**
+ * diff_storage_open_memory() - uses memory, which only builds for tests do
+ * @config: see there
+ *
+ * There is no space in it yet. Context: may sleep. Return: the storage, or
+ * ERR_PTR(-ENOMEM).
+ */
+struct diff_storage *
+diff_storage_open_memory(const struct diff_storage_config *config);
+#else
+#define DIFF_STORAGE_HAS_MEMORY false
+
+static inline struct diff_storage *
+diff_storage_open_memory(const struct diff_storage_config *config)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+#endif
 
 /**
  * diff_storage_close() - lets the storage go

@@ -19,7 +19,6 @@
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
-#include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -113,8 +112,9 @@ static struct segment *segment_new(struct diff_storage_file *self,
 static struct segment *segment_open(struct diff_storage_file *self,
 				    const char *path)
 {
-	return segment_new(self, filp_open(path, SEGMENT_FLAGS | O_CREAT,
-					   SEGMENT_MODE));
+	return segment_new(self, file_open_root(&self->target.root, path,
+						SEGMENT_FLAGS | O_CREAT,
+						SEGMENT_MODE));
 }
 
 static struct segment *segment_open_unnamed(struct diff_storage_file *self)
@@ -206,7 +206,7 @@ static int segment_pin(struct segment *segment)
 	const struct diff_storage *storage = &segment->storage->storage;
 	struct pinned_file *pin;
 
-	if (diff_storage_uses_fs(storage))
+	if (diff_storage_does_io(storage))
 		return segment_guard(segment);
 	pin = pinned_file_pin(segment->file);
 	if (IS_ERR(pin))
@@ -275,7 +275,7 @@ static int file_map(struct diff_storage_file *self,
 {
 	struct diff_storage *storage = &self->storage;
 
-	if (!diff_storage_uses_fs(storage))
+	if (!diff_storage_does_io(storage))
 		return self->owner->map(storage->config.owner, storage->bdev,
 					map, segment);
 	return map ? map(segment) : 0;
@@ -345,51 +345,12 @@ static struct file *file_find(struct file_io *io, const struct bio *bio,
 		diff_storage_extent(&self->storage, at);
 
 	*pos = (at - extent->pos) << SECTOR_SHIFT;
-	return extent->file;
+	return extent->data;
 }
 
 static void file_submit(struct diff_storage *storage, struct bio *bio)
 {
 	file_io_submit(&to_file(storage)->io, bio);
-}
-
-static const struct diff_storage_ops pinned_ops = {
-	.grow = file_grow,
-	.close = file_close,
-};
-
-static const struct diff_storage_ops guarded_ops = {
-	.grow = file_grow,
-	.submit = file_submit,
-	.close = file_close,
-};
-
-/* btrfs writes elsewhere what it overwrites, unless told otherwise in time. */
-static bool file_stays_in_place(const struct segment *segment)
-{
-	const struct inode *inode = file_inode(segment->file);
-
-	return pinned_file_is_possible(segment->file) &&
-	       (inode->i_sb->s_magic != BTRFS_SUPER_MAGIC ||
-		!i_size_read(inode) || compat_is_nocow(&segment->file->f_path));
-}
-
-static int file_choose_kind(struct diff_storage_file *self,
-			    const struct diff_storage_config *config)
-{
-	const struct segment *segment = file_first(self);
-
-	if (file_stays_in_place(segment))
-		return 0;
-	if (!file_io_is_possible(segment->file))
-		return error_set(config->error, config->who, -EOPNOTSUPP,
-				 "cannot use %s: its file system does not say where its blocks are",
-				 config->path);
-	self->storage.ops = &guarded_ops;
-	self->storage.bdev = NULL;
-	self->io.find = file_find;
-	self->io.cred = self->target.cred;
-	return file_io_init(&self->io, config->who);
 }
 
 /* Filling */
@@ -519,7 +480,7 @@ static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
 			 config->path);
 }
 
-static int file_fill(struct diff_storage_file *self, u64 bytes)
+static int file_fill_both(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
 	u64 first = i_size_read(file_inode(file_first(self)->file));
@@ -535,22 +496,22 @@ static int file_fill(struct diff_storage_file *self, u64 bytes)
 	return ret;
 }
 
-int diff_storage_file_fill(struct diff_storage *storage, u64 bytes)
+static int file_fill(struct diff_storage *storage, u64 bytes)
 {
 	struct diff_storage_file *self = to_file(storage);
 	const struct cred *old = override_creds(self->target.cred);
-	int ret = file_fill(self, bytes);
+	int ret = file_fill_both(self, bytes);
 
 	revert_creds(old);
 	return ret;
 }
 
-const struct super_block *diff_storage_file_fs(struct diff_storage *storage)
+static u64 file_given(struct diff_storage *storage)
 {
-	return file_inode(file_first(to_file(storage))->file)->i_sb;
+	return i_size_read(file_inode(file_first(to_file(storage))->file));
 }
 
-u64 diff_storage_file_room(struct diff_storage *storage)
+static u64 file_room(struct diff_storage *storage)
 {
 	struct kstatfs stat;
 
@@ -559,23 +520,85 @@ u64 diff_storage_file_room(struct diff_storage *storage)
 	return stat.f_bavail * stat.f_bsize;
 }
 
-u64 diff_storage_file_bytes(struct diff_storage *storage)
+static const struct super_block *file_fs(struct diff_storage *storage)
 {
-	return i_size_read(file_inode(file_first(to_file(storage))->file));
+	return file_inode(file_first(to_file(storage))->file)->i_sb;
+}
+
+/* Kinds */
+
+static const struct diff_storage_ops pinned_ops = {
+	.given = file_given,
+	.room = file_room,
+	.fill = file_fill,
+	.grow = file_grow,
+	.close = file_close,
+};
+
+static const struct diff_storage_ops guarded_ops = {
+	.given = file_given,
+	.room = file_room,
+	.fill = file_fill,
+	.grow = file_grow,
+	.submit = file_submit,
+	.fs = file_fs,
+	.close = file_close,
+};
+
+/* btrfs writes elsewhere what it overwrites, unless told otherwise in time. */
+static bool file_stays_in_place(const struct segment *segment)
+{
+	const struct inode *inode = file_inode(segment->file);
+
+	return pinned_file_is_possible(segment->file) &&
+	       (inode->i_sb->s_magic != BTRFS_SUPER_MAGIC ||
+		!i_size_read(inode) || compat_is_nocow(&segment->file->f_path));
+}
+
+static int file_choose_kind(struct diff_storage_file *self,
+			    const struct diff_storage_config *config)
+{
+	const struct segment *segment = file_first(self);
+
+	if (file_stays_in_place(segment))
+		return 0;
+	if (!file_io_is_possible(segment->file))
+		return error_set(config->error, config->who, -EOPNOTSUPP,
+				 "cannot use %s: its file system does not say where its blocks are",
+				 config->path);
+	self->storage.ops = &guarded_ops;
+	self->storage.bdev = NULL;
+	self->io.find = file_find;
+	self->io.cred = self->target.cred;
+	return file_io_init(&self->io, config->who);
 }
 
 /* Opening */
 
-/* The directory that a path names something in. */
-static int file_find_parent(const char *path, struct path *parent)
+static int file_find_directory(struct diff_storage_file *self, const char *path)
 {
+	struct file *file = file_open_root(&self->target.root, path,
+					   O_PATH | O_DIRECTORY, 0);
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	self->directory = file->f_path;
+	path_get(&self->directory);
+	filp_close(file, NULL);
+	return 0;
+}
+
+/* The directory that the path names something in. */
+static int file_find_parent(struct diff_storage_file *self)
+{
+	const char *path = self->target.path;
 	const char *slash = strrchr(path, '/');
 	char *name = kstrndup(path, slash == path ? 1 : slash - path, GFP_KERNEL);
 	int ret;
 
 	if (!name)
 		return -ENOMEM;
-	ret = kern_path(name, LOOKUP_FOLLOW | LOOKUP_DIRECTORY, parent);
+	ret = file_find_directory(self, name);
 	kfree(name);
 	return ret;
 }
@@ -588,7 +611,7 @@ static int file_open_first(struct diff_storage_file *self)
 	bool named = true;
 	int ret;
 
-	ret = file_find_parent(path, &self->directory);
+	ret = file_find_parent(self);
 	if (ret)
 		return ret;
 	segment = segment_open(self, path);
@@ -596,8 +619,7 @@ static int file_open_first(struct diff_storage_file *self)
 		named = false;
 		path_put(&self->directory);
 		self->directory = (struct path){};
-		ret = kern_path(path, LOOKUP_FOLLOW | LOOKUP_DIRECTORY,
-				&self->directory);
+		ret = file_find_directory(self, path);
 		segment = ret ? ERR_PTR(ret) : segment_open_unnamed(self);
 	}
 	if (IS_ERR(segment))

@@ -9,7 +9,6 @@ struct diff_storage;
 struct diff_storage_config;
 struct diff_target;
 struct segment;
-struct super_block;
 
 /**
  * struct diff_file_ops - what a storage of files asks its owner
@@ -33,7 +32,8 @@ struct diff_file_ops {
  * @ops: of the owner
  * @config: see there
  *
- * There is no space in it yet: diff_storage_file_fill(). Context: may sleep.
+ * There is no space in it yet. The owner sees to it that while it is filled
+ * nothing happens which struct diff_file_ops speaks of. Context: may sleep.
  *
  * Return: the storage, whose device may still be unknown (NULL), or an ERR_PTR:
  * -EINVAL when the file has data in it, -EBUSY when it is in use, -EOPNOTSUPP
@@ -43,39 +43,5 @@ struct diff_storage *
 diff_storage_open_file(const struct diff_target *target,
 		       const struct diff_file_ops *ops,
 		       const struct diff_storage_config *config);
-
-/**
- * diff_storage_file_fs() - the file system that it lies on. Context: any.
- * @storage: from diff_storage_open_file()
- */
-const struct super_block *diff_storage_file_fs(struct diff_storage *storage);
-
-/**
- * diff_storage_file_room() - free space of the file system, in bytes
- * @storage: from diff_storage_open_file()
- *
- * Context: may sleep. Return: bytes, for those who are not privileged.
- */
-u64 diff_storage_file_room(struct diff_storage *storage);
-
-/**
- * diff_storage_file_bytes() - how large the given file is. Context: any.
- * @storage: from diff_storage_open_file()
- */
-u64 diff_storage_file_bytes(struct diff_storage *storage);
-
-/**
- * diff_storage_file_fill() - allocates the first space
- * @storage: from diff_storage_open_file(), once
- * @bytes: how much; a file that was there with a size is used as large as it is,
- *	and what is missing is added
- *
- * The caller sees to it that nothing happens which struct diff_file_ops speaks
- * of. Context: may sleep, as long as the file system needs.
- *
- * Return: 0; -ENOSPC, -EDQUOT, ...; -EINVAL when the file has holes, shared or
- * compressed blocks, or nothing of it can be used; -EOPNOTSUPP.
- */
-int diff_storage_file_fill(struct diff_storage *storage, u64 bytes);
 
 #endif

@@ -4,18 +4,20 @@
  *
  * The path is looked at when it is written, so that the administrator hears at
  * once what is wrong with it; a file is opened, or made, only when the session
- * is taken. What he may do is what he might then, with his own rights: they are
- * remembered with it.
+ * is taken. What he may do is what he might then, with his own rights, and in his
+ * own root: they are remembered with it.
  */
 #include <linux/cred.h>
 #include <linux/dcache.h>
 #include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/fs_struct.h>
 #include <linux/namei.h>
 #include <linux/slab.h>
 #include <linux/stat.h>
 #include <linux/string.h>
 
+#include "diff_storage.h"
 #include "diff_target.h"
 #include "error.h"
 #include "origin.h"
@@ -115,12 +117,21 @@ static int target_refuse(const char *path, int err, struct error_text *error,
 	}
 }
 
+/* Below a device there is nothing, so no file can have this name. */
+static bool target_is_memory(const char *path)
+{
+	return DIFF_STORAGE_HAS_MEMORY && !strcmp(path, "/dev/null/memory");
+}
+
 int diff_target_resolve(struct diff_target *target, const char *path,
 			struct error_text *error, const char *who)
 {
 	int ret;
 
 	memset(target, 0, sizeof(*target));
+	target->memory = target_is_memory(path);
+	if (target->memory)
+		return 0;
 	ret = origin_resolve(path, MAY_READ | MAY_WRITE, &target->dev);
 	if (!ret)
 		return 0;
@@ -137,6 +148,7 @@ int diff_target_resolve(struct diff_target *target, const char *path,
 		return target_refuse(path, ret, error, who);
 	}
 	target->cred = get_current_cred();
+	get_fs_root(current->fs, &target->root);
 	return 0;
 }
 
@@ -145,6 +157,7 @@ int diff_target_copy(struct diff_target *target, const struct diff_target *from)
 	*target = *from;
 	target->path = kstrdup(from->path, GFP_KERNEL);
 	target->cred = get_cred(from->cred);
+	path_get(&target->root);
 	return target->path ? 0 : -ENOMEM;
 }
 
@@ -153,5 +166,6 @@ void diff_target_clear(struct diff_target *target)
 	kfree(target->path);
 	if (target->cred)
 		put_cred(target->cred);
+	path_put(&target->root);
 	memset(target, 0, sizeof(*target));
 }

@@ -2,6 +2,7 @@
 #ifndef BLKSNAP_DIFF_TARGET_H
 #define BLKSNAP_DIFF_TARGET_H
 
+#include <linux/path.h>
 #include <linux/types.h>
 
 struct cred;
@@ -9,15 +10,20 @@ struct error_text;
 
 /**
  * struct diff_target - where an administrator wants differences to go
+ * @memory: in memory, if this build can do that; then nothing else is set
  * @dev: a block device; 0 if it is a file, an existing one or not, or a
  *	directory
  * @path: of the file or directory: absolute, since it is opened later, when the
  *	session is taken; else NULL
+ * @root: where @path begins: who takes the session may have another root, or
+ *	other mounts
  * @cred: whose rights count then
  */
 struct diff_target {
+	bool memory;
 	dev_t dev;
 	char *path;
+	struct path root;
 	const struct cred *cred;
 };
 
@@ -28,7 +34,7 @@ struct diff_target {
  * @error: gets the reason of a refusal
  * @who: for its log line
  *
- * Nothing is kept open. Context: may sleep. Return: 0; -ENOENT when there is
+ * Nothing is kept open, but the root of a task in a chroot stays mounted. Context: may sleep. Return: 0; -ENOENT when there is
  * neither such a thing nor a directory to make it in; -EACCES; -EINVAL for what
  * is neither a block device, nor a regular file, nor a directory; -EROFS; or
  * another errno of the path's resolution.

@@ -280,7 +280,7 @@ static int session_check_growth(struct session *session, u64 bytes)
 		return error_set(&session->error, session->name, -EINVAL,
 				 "diff_limit: the difference storage has %llu bytes already",
 				 size);
-	if (bytes > size && !diff_storage_uses_fs(storage) &&
+	if (bytes > size && storage->bdev &&
 	    tracker_disk_has_areas(storage->bdev->bd_disk))
 		return error_set(&session->error, session->name, -EXDEV,
 				 "diff_limit: %s cannot grow while its disk has an active snapshot",

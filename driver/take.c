@@ -243,7 +243,7 @@ static int take_check_pair(struct session *session, struct session *origins,
 	struct snapshot *snapshot = NULL;
 
 	/* A file may lie on an origin, if its blocks are known. */
-	if (!diff->diff_target.path)
+	if (diff->diff_target.dev)
 		snapshot = session_origin_on(origins, diff->storage->bdev);
 	if (snapshot)
 		return error_set(&session->error, session->name, -EBUSY,
@@ -278,10 +278,13 @@ static int session_walk_storage(struct session *session)
 {
 	struct diff_storage *storage = session->storage;
 
-	if (diff_storage_uses_fs(storage))
-		return stack_walk_fs(diff_storage_file_fs(storage),
+	if (storage->ops->fs)
+		return stack_walk_fs(storage->ops->fs(storage),
 				     &session->diff_stack);
-	return stack_walk(storage->bdev->bd_dev, &session->diff_stack);
+	if (storage->bdev)
+		return stack_walk(storage->bdev->bd_dev, &session->diff_stack);
+	session->diff_stack.nr = 0;
+	return 0;
 }
 
 static int take_check_storage(struct session *session)
@@ -410,18 +413,19 @@ static u64 take_origin_bytes(struct session *session)
 	return bytes;
 }
 
-/* How large a file may grow, if the administrator has not said it. */
+/* How large a storage may grow, if the administrator has not said it. */
 static u64 take_default_limit(struct session *session)
 {
 	u64 limit = min(div_u64(take_origin_bytes(session), DIFF_ORIGIN_SHARE),
-			diff_storage_file_room(session->storage) / 2);
+			session->storage->ops->room(session->storage) / 2);
 
 	return round_down(limit, DIFF_STORAGE_STEP);
 }
 
 static int take_pick_limit(struct session *session)
 {
-	u64 given = diff_storage_file_bytes(session->storage);
+	struct diff_storage *storage = session->storage;
+	u64 given = storage->ops->given ? storage->ops->given(storage) : 0;
 
 	if (!session->has_diff_limit)
 		session->diff_limit = take_default_limit(session);
@@ -442,20 +446,20 @@ static int take_fill_storage(struct session *session)
 	u64 bytes = session->diff_limit;
 	u64 first = max(2 * session_diff_low(session, bytes), DIFF_FIRST_MIN);
 
-	if (diff_storage_uses_fs(storage) ||
+	if (diff_storage_does_io(storage) ||
 	    (storage->bdev &&
 	     !take_disk_is_origin(session, storage->bdev->bd_disk)))
 		bytes = min(bytes, round_up(first, DIFF_STORAGE_STEP));
-	return diff_storage_file_fill(storage, bytes);
+	return storage->ops->fill(storage, bytes);
 }
 
-static int take_prepare_file(struct session *session)
+static int take_prepare_storage(struct session *session)
 {
 	int ret = take_pick_limit(session);
 
 	/* Before it is filled, if it is known where it lies; and after. */
 	if (!ret && (session->storage->bdev ||
-		     diff_storage_uses_fs(session->storage)))
+		     diff_storage_does_io(session->storage)))
 		ret = take_check_storage(session);
 	return ret ?: take_fill_storage(session);
 }
@@ -471,7 +475,9 @@ static struct diff_storage *take_try_storage(struct session *session)
 		.owner = session,
 	};
 
-	if (!session->diff_target.path)
+	if (session->diff_target.memory)
+		return diff_storage_open_memory(&config);
+	if (session->diff_target.dev)
 		return diff_storage_open_bdev(session->diff_target.dev, &config);
 	return diff_storage_open_file(&session->diff_target, &take_file_ops,
 				      &config);
@@ -494,8 +500,8 @@ static int take_open_storage(struct session *session)
 		return PTR_ERR(storage);
 	session->storage = storage;
 	session->low_space = false;
-	if (session->diff_target.path)
-		ret = take_prepare_file(session);
+	if (storage->ops->fill)
+		ret = take_prepare_storage(session);
 	if (!ret)
 		ret = take_check_storage(session);
 	if (ret)

@@ -4,15 +4,17 @@
 # The engine under stamped storms: every kind of write, granule and origin, with readers of the image at the places
 # that are just being written. The names cite the laws of docs/design.md that a test is for.
 
-# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
+# shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell, and so are its variables
 load lib/common
 load lib/devices
+load lib/diffs
 load lib/stamped
 
 MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
 
 setup() {
 	common_setup
+	diff_begin
 }
 
 teardown() {
@@ -42,7 +44,7 @@ stormed() {
 	events=$BATS_TEST_TMPDIR/events
 	[[ -e $tracing/events ]] || mount -t tracefs none "$tracing"
 	echo 4M >"$MEMORY_LIMIT"
-	session_of "$(disk 2)" "$(disk 1)"
+	session_of "$DIFF" "$(disk 1)"
 	image=$(image_of s s1)
 	echo >"$tracing/trace"
 	echo 1 >"$tracing/events/blksnap/enable"
@@ -64,7 +66,7 @@ stormed() {
 	local origin one two read=0
 	origin=$(disk 1)
 	filled "$origin" --length 64M
-	session_make s "$(disk 2)" "$origin"
+	session_make s "$DIFF" "$origin"
 	session_make t "$(disk 4)" "$origin"
 	session_take s
 	# What only the first one knows: its chunks are older than the second session.
@@ -91,7 +93,7 @@ stormed() {
 	origin=$(disk 1)
 	filled "$origin" --length 32M
 	for round in 1 2 3 4 5 6; do
-		session_of "$(disk 2)" "$origin"
+		session_of "$DIFF" "$origin"
 		image=$(image_of s s1)
 		storm "$origin" "$image" --length 32M --count $((round == 1 ? 30000 : 2000)) --max-size 16K "${table[@]}" \
 			--save-table "$BATS_TEST_TMPDIR/table.$round"
@@ -107,25 +109,25 @@ stormed() {
 }
 
 @test "engine: I2 I3: buffered writes" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode buffered
+	stormed "$(disk 1)" "$DIFF" --length 16M --count 6000 --max-size 16K --mode buffered
 }
 
 @test "engine: I2 I3: writes through a mapping" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode mmap
+	stormed "$(disk 1)" "$DIFF" --length 16M --count 6000 --max-size 16K --mode mmap
 }
 
 @test "engine: I2 I3: writes that must not wait (lesson 6)" {
 	local count=6000
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count "$count" --max-size 16K --mode nowait
+	stormed "$(disk 1)" "$DIFF" --length 16M --count "$count" --max-size 16K --mode nowait
 	[[ $(storm_value writes_nowait) -eq $(scaled "$count") ]]
 }
 
 @test "engine: I2 I3: polled writes" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 6000 --max-size 16K --mode hipri
+	stormed "$(disk 1)" "$DIFF" --length 16M --count 6000 --max-size 16K --mode hipri
 }
 
 @test "engine: I2 I3: all kinds of writes at once" {
-	stormed "$(disk 1)" "$(disk 2)" --length 16M --count 8000 --max-size 64K --mode mix --writers 8
+	stormed "$(disk 1)" "$DIFF" --length 16M --count 8000 --max-size 64K --mode mix --writers 8
 }
 
 @test "engine: I3: writers that meet in one granule wait for one copy" {
@@ -133,7 +135,7 @@ stormed() {
 	origin=$(disk 1)
 	for round in 1 2 3 4 5; do
 		filled "$origin" --length 16M
-		session_of "$(disk 2)" "$origin"
+		session_of "$DIFF" "$origin"
 		image=$(image_of s s1)
 		storm "$origin" "$image" --length 16M --count 8000 --writers 8 --hot 0.9/4K --min-size 512 --max-size 512
 		joined=$(stat_of "$image" writes_joined)
@@ -151,7 +153,7 @@ stormed() {
 	echo 4M >"$MEMORY_LIMIT"
 	origin=$(disk 1)
 	filled "$origin" --length 32M
-	session_of "$(disk 2)" "$origin"
+	session_of "$DIFF" "$origin"
 	image=$(image_of s s1)
 	background stamp storm "$origin" "$image" --seed "$SEED" --taken-seq 1 --readers 4 --length 32M --count 6000 \
 		--max-size 16K >"$BATS_TEST_TMPDIR/storm" 2>&1
@@ -177,7 +179,7 @@ stormed() {
 	local origin image
 	echo 4M >"$MEMORY_LIMIT"
 	origin=$(disk 1)
-	session_of "$(disk 2)" "$origin"
+	session_of "$DIFF" "$origin"
 	image=$(image_of s s1)
 	dd if=/dev/zero of="$origin" bs=64K count=512 oflag=direct conv=notrunc status=none
 	[[ $(stat_of "$image" chunks_preserved) -eq 8192 ]]
@@ -189,9 +191,10 @@ stormed() {
 
 @test "engine: a session that is released early stores nothing" {
 	local origin image
+	skip_unless_diff device 'it looks at what is on the device'
 	origin=$(disk 1)
 	filled "$origin" --length 4M
-	session_of "$(disk 2)" "$origin"
+	session_of "$DIFF" "$origin"
 	image=$(image_of s s1)
 	storm "$origin" "$image" --length 4M --count 200
 	[[ $(stat_of "$image" diff_writes) -eq 0 ]]
@@ -202,6 +205,7 @@ stormed() {
 
 @test "engine: the first and last mebibyte of the difference storage are left alone" {
 	local origin diff
+	skip_unless_diff device 'it is about devices'
 	echo 4M >"$MEMORY_LIMIT"
 	origin=$(disk 1)
 	loop_make 24M
@@ -223,10 +227,10 @@ granule() {
 	local CHUNK=$1
 	shift
 	dm_linear odd "$(disk 1)" 65539
-	stormed /dev/mapper/odd "$(disk 2)" --max-size 16K "$@"
+	stormed /dev/mapper/odd "$DIFF" --max-size 16K "$@"
 	echo 4M >"$MEMORY_LIMIT"
 	[[ $CHUNK != 4M ]] || echo 16M >"$MEMORY_LIMIT"
-	stormed /dev/mapper/odd "$(disk 2)" --max-size 16K "$@"
+	stormed /dev/mapper/odd "$DIFF" --max-size 16K "$@"
 }
 
 @test "engine: I3: granules of 4096 bytes" {
@@ -249,24 +253,25 @@ granule() {
 
 @test "engine: origin: an odd number of sectors, in the page cache as well (lesson 15)" {
 	dm_linear odd "$(disk 1)" 16389
-	stormed /dev/mapper/odd "$(disk 2)" --count 1500 --max-size 16K --mode mix
+	stormed /dev/mapper/odd "$DIFF" --count 1500 --max-size 16K --mode mix
 }
 
 @test "engine: origin: one sector" {
 	dm_linear tiny "$(disk 1)" 1
-	stormed /dev/mapper/tiny "$(disk 2)" --count 20 --max-size 512 --writers 1
+	stormed /dev/mapper/tiny "$DIFF" --count 20 --max-size 512 --writers 1
 }
 
 @test "engine: origin: a loop device of an odd size" {
 	loop_make $((8388608 + 512 * 5))
-	stormed "$LOOP" "$(disk 2)" --count 5000 --max-size 16K
+	stormed "$LOOP" "$DIFF" --count 5000 --max-size 16K
 }
 
 @test "engine: origin: a partition that begins at an odd sector" {
+	skip_with_diff beside 'it makes partitions of its own'
 	printf 'start=2051, size=32771\nstart=40001, size=1000\n' | sfdisk -q -X dos "$(disk 1)" >/dev/null
 	defer partition_wipe "$(disk 1)"
 	settle
-	stormed "$(part "$(disk 1)" 1)" "$(disk 2)" --count 5000 --max-size 16K --mode mix
+	stormed "$(part "$(disk 1)" 1)" "$DIFF" --count 5000 --max-size 16K --mode mix
 }
 
 @test "engine: origin: a partition, written through the whole disk" {
@@ -274,7 +279,7 @@ granule() {
 	disk=$(disk 5)
 	partition "$disk" 16M 16M
 	filled "$disk" --offset 1M --length 32M
-	session_of "$(disk 2)" "$(part "$disk" 2)"
+	session_of "$DIFF" "$(part "$disk" 2)"
 	image=$(image_of s s1)
 	storm "$disk" - --offset 1M --length 32M --count 6000 --max-size 64K
 	image_is "$image" --number-base 17M
@@ -289,7 +294,7 @@ granule() {
 	disk=$(disk 5)
 	partition "$disk" 16M 16M
 	filled "$disk" --offset 1M --length 32M
-	session_of "$(disk 2)" "$disk"
+	session_of "$DIFF" "$disk"
 	image=$(image_of s s1)
 	storm "$(part "$disk" 2)" - --number-base 17M --count 3000 --max-size 64K
 	storm "$(part "$disk" 1)" - --number-base 1M --count 3000 --max-size 64K
@@ -306,7 +311,7 @@ granule() {
 	disk=$(disk 5)
 	partition "$disk" 8M 8M
 	filled "$disk" --offset 1M --length 16M
-	session_of "$(disk 2)" "$disk" "$(part "$disk" 2)"
+	session_of "$DIFF" "$disk" "$(part "$disk" 2)"
 	storm "$disk" "$(image_of s s1)" --offset 1M --length 16M --count 5000 --max-size 64K
 	image_is "$(image_of s s2)" --number-base 9M
 	session_destroy s
@@ -316,7 +321,7 @@ granule() {
 	local disk image
 	disk=$(disk 5)
 	partition "$disk" 8M 8M
-	session_of "$(disk 2)" "$(part "$disk" 2)"
+	session_of "$DIFF" "$(part "$disk" 2)"
 	image=$(image_of s s1)
 	dd if=/dev/zero of="$(part "$disk" 1)" bs=1M count=8 oflag=direct status=none
 	[[ $(stat_of "$image" chunks_preserved) -eq 0 ]]
@@ -326,20 +331,20 @@ granule() {
 
 @test "engine: origin: blocks of 4096 bytes" {
 	local BLOCK=4096
-	stormed "$(disk 6)" "$(disk 2)" --length 16M --count 6000 --max-size 32K
-	stormed "$(disk 6)" "$(disk 2)" --length 16M --count 500 --max-size 32K --mode buffered
+	stormed "$(disk 6)" "$DIFF" --length 16M --count 6000 --max-size 32K
+	stormed "$(disk 6)" "$DIFF" --length 16M --count 500 --max-size 32K --mode buffered
 }
 
 @test "engine: origin: device-mapper striped" {
 	dm_make stripes "0 32768 striped 2 16 $(disk 3) 0 $(disk 4) 0"
-	stormed /dev/mapper/stripes "$(disk 2)" --count 2000 --max-size 64K --mode mix
+	stormed /dev/mapper/stripes "$DIFF" --count 2000 --max-size 64K --mode mix
 }
 
 @test "engine: origin: below device-mapper, written through it" {
 	local image
 	dm_linear upper "$(disk 1)" 32768 2048
 	filled "$(disk 1)" --offset 1M --length 16M
-	session_of "$(disk 2)" "$(disk 1)"
+	session_of "$DIFF" "$(disk 1)"
 	image=$(image_of s s1)
 	storm /dev/mapper/upper - --number-base 1M --count 2000 --max-size 64K
 	image_is "$image" --offset 1M --length 16M
@@ -349,7 +354,7 @@ granule() {
 @test "engine: origin: both layers of a stack in one session (lesson 15)" {
 	dm_linear upper "$(disk 1)" 32768 2048
 	filled "$(disk 1)" --offset 1M --length 16M
-	session_of "$(disk 2)" "$(disk 1)" /dev/mapper/upper
+	session_of "$DIFF" "$(disk 1)" /dev/mapper/upper
 	[[ $(stat_of "$(image_of s s2)" origin) == "$(major_minor /dev/mapper/upper)" ]]
 	storm /dev/mapper/upper "$(image_of s s2)" --number-base 1M --count 2000 --max-size 64K
 	image_is "$(image_of s s1)" --offset 1M --length 16M
@@ -361,7 +366,7 @@ granule() {
 		"$(disk 3)" "$(disk 4)"
 	defer md_stop "$(disk 3)" "$(disk 4)"
 	settle
-	stormed "$(readlink -e /dev/md/test)" "$(disk 2)" --length 16M --count 6000 --max-size 64K --mode mix
+	stormed "$(readlink -e /dev/md/test)" "$DIFF" --length 16M --count 6000 --max-size 64K --mode mix
 }
 
 # md_stop MEMBER...
@@ -383,7 +388,7 @@ md_stop() {
 	md=$(readlink -e /dev/md/test)
 	partition "$md" 16M
 	filled "$(part "$md" 1)"
-	session_make s "$(disk 2)" "$(part "$md" 1)"
+	session_make s "$DIFF" "$(part "$md" 1)"
 	put "$SESSIONS/s/s1/discard" preserve
 	put "$SESSIONS/s/s1/chunk_size" 4K
 	session_take s
@@ -397,12 +402,12 @@ md_stop() {
 
 @test "engine: origin: null_blk" {
 	null_blk_make nulls memory_backed=1 size=16 blocksize=512
-	stormed /dev/nulls "$(disk 2)" --count 2000 --max-size 64K
+	stormed /dev/nulls "$DIFF" --count 2000 --max-size 64K
 }
 
 @test "engine: origin: null_blk, bio-based" {
 	null_blk_make nullb memory_backed=1 size=16 blocksize=512 queue_mode=0
-	stormed /dev/nullb "$(disk 2)" --count 2000 --max-size 64K
+	stormed /dev/nullb "$DIFF" --count 2000 --max-size 64K
 }
 
 @test "engine: origin: a loop device on a file of a snapshotted file system" {
@@ -411,7 +416,7 @@ md_stop() {
 	truncate -s 16M /mnt/test-host/file
 	LOOP=$(losetup -f --show /mnt/test-host/file)
 	filled "$LOOP"
-	session_of "$(disk 2)" "$(disk 5)" "$LOOP"
+	session_of "$DIFF" "$(disk 5)" "$LOOP"
 	storm "$LOOP" "/dev/blksnap/s/s2" --count 5000 --max-size 64K
 	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 0 ]]
 	session_destroy s
@@ -422,10 +427,11 @@ md_stop() {
 
 @test "engine: statistics: each write is counted once, as held or as passed" {
 	local dev name image before after counted count=8000
+	skip_with_diff beside 'it counts the requests to the disk'
 	dev=$(disk 1)
 	name=${dev##*/}
 	filled "$dev" --length 16M
-	session_of "$(disk 2)" "$dev"
+	session_of "$DIFF" "$dev"
 	image=$(image_of s s1)
 	# Write requests, and those that were merged into others; a flush is counted as a request, too.
 	before=$(awk '{ print $5 + $6 - $16 }' "/sys/block/$name/stat")
@@ -443,7 +449,7 @@ md_stop() {
 @test "engine: statistics: one write, to the byte" {
 	local dev image
 	dev=$(disk 1)
-	session_of "$(disk 2)" "$dev"
+	session_of "$DIFF" "$dev"
 	image=$(image_of s s1)
 	[[ $(stat_of "$image" writes_passed) -eq 0 ]]
 	dd if=/dev/urandom of="$dev" bs=512 seek=15 count=2 oflag=direct conv=notrunc status=none
@@ -467,7 +473,7 @@ md_stop() {
 	for n in 1 3 4; do
 		filled "$(disk "$n")" --length 8M
 	done
-	session_of "$(disk 2)" "$(disk 1)" "$(disk 3)" "$(disk 4)"
+	session_of "$DIFF" "$(disk 1)" "$(disk 3)" "$(disk 4)"
 	for n in 1 3 4; do
 		background stamp storm "$(disk "$n")" "/dev/blksnap/s/s$((n == 1 ? 1 : n - 1))" --seed "$SEED" \
 			--taken-seq 1 --length 8M --count 1000 >"$BATS_TEST_TMPDIR/storm.$n" 2>&1
@@ -489,7 +495,7 @@ md_stop() {
 		background stamp order "$(disk 1)" "$(disk 3)" "$(disk 4)" --seed "$SEED" --length 4M --start "$start" \
 			--seconds 60 --log "$log"
 		wait_until 20 log_reaches "$log" $((start + 40))
-		session_make s "$(disk 2)" "$(disk 4)" "$(disk 1)" "$(disk 3)"
+		session_make s "$DIFF" "$(disk 4)" "$(disk 1)" "$(disk 3)"
 		before=$((10#$(<"$log")))
 		session_take s
 		after=$((10#$(<"$log")))
@@ -534,7 +540,7 @@ log_reaches() {
 	local dev storm round
 	dev=$(disk 1)
 	filled "$dev" --length 8M
-	session_of "$(disk 2)" "$dev"
+	session_of "$DIFF" "$dev"
 	session_make b "$(disk 3)" "$dev"
 	background stamp storm "$dev" "$(image_of s s1)" --seed "$SEED" --taken-seq 1 --length 8M --seconds 60 \
 		>"$BATS_TEST_TMPDIR/storm" 2>&1
@@ -591,10 +597,10 @@ event_of() {
 # A session of disks 1 and 3 whose difference storage has room for so many bytes: small_diff BYTES
 small_diff() {
 	echo 4M >"$MEMORY_LIMIT"
-	loop_make $(($1 + 2097152))
+	diff_small "$1"
 	filled "$(disk 1)" --length 24M
 	filled "$(disk 3)" --length 1M
-	session_of "$LOOP" "$(disk 1)" "$(disk 3)"
+	session_of "$DIFF" "$(disk 1)" "$(disk 3)"
 }
 
 @test "engine: I1 I2 I8: storage full: overflow, EIO from the images only, told in every way" {
@@ -687,7 +693,7 @@ bad_reads_on() {
 	bad_reads
 	filled "$BAD" --length 16M
 	filled "$(disk 3)" --length 4M
-	session_of "$(disk 2)" "$BAD" "$(disk 3)"
+	session_of "$DIFF" "$BAD" "$(disk 3)"
 	watch_events "$events"
 	bad_reads_on 2
 	dd if=/dev/zero of="$BAD" bs=4096 seek=2400 count=200 oflag=direct conv=notrunc status=none
@@ -712,7 +718,7 @@ bad_reads_on() {
 	bad_reads
 	filled "$BAD" --length 16M
 	filled "$(disk 3)" --length 4M
-	session_of "$(disk 2)" "$BAD" "$(disk 3)"
+	session_of "$DIFF" "$BAD" "$(disk 3)"
 	image=$(image_of s s1)
 	watch_events "$events"
 	echo 1 >"/sys/block/${BAD##*/}/device/delete"
@@ -728,7 +734,7 @@ bad_reads_on() {
 @test "engine: I8: the origin shrinks: lost; it grows: the session goes on" {
 	dm_linear volume "$(disk 1)" 65536
 	filled /dev/mapper/volume
-	session_of "$(disk 2)" /dev/mapper/volume
+	session_of "$DIFF" /dev/mapper/volume
 	dm_switch volume "0 131072 linear $(disk 1) 0"
 	dd if=/dev/urandom of=/dev/mapper/volume bs=64k count=600 oflag=direct conv=notrunc status=none
 	image_is "$(image_of s s1)"
@@ -747,7 +753,7 @@ unused() {
 @test "engine: I2: a read error of the origin reaches the image's reader, and nothing else" {
 	bad_reads
 	filled "$BAD" --length 16M
-	session_of "$(disk 2)" "$BAD"
+	session_of "$DIFF" "$BAD"
 	bad_reads_on 2
 	refuses ENODATA dd if="$(image_of s s1)" of=/dev/null bs=4096 skip=2500 count=1 iflag=direct status=none
 	bad_reads_on 0
@@ -759,6 +765,7 @@ unused() {
 
 @test "engine: I2: a read that is under way when the snapshot fails ends in EIO, not in newer data (lesson 4)" {
 	local image reader
+	skip_unless_diff device 'it needs a device that fails'
 	echo 4M >"$MEMORY_LIMIT"
 	filled "$(disk 1)" --length 8M
 	dm_linear slow "$(disk 1)" 65536
@@ -790,6 +797,7 @@ snapshot_is() {
 
 @test "engine: I1 I8: the difference storage cannot be written: failed, origins go on" {
 	local image
+	skip_unless_diff device 'it needs a device that fails'
 	echo 4M >"$MEMORY_LIMIT"
 	dm_linear store "$(disk 2)" 131072
 	filled "$(disk 1)" --length 24M
@@ -809,6 +817,7 @@ snapshot_is() {
 
 @test "engine: I2: the difference storage cannot be read: EIO for these places only" {
 	local image
+	skip_unless_diff device 'it needs a device that fails'
 	echo 4M >"$MEMORY_LIMIT"
 	dm_linear store "$(disk 2)" 131072
 	filled "$(disk 1)" --length 24M
@@ -834,7 +843,7 @@ memory_below() {
 @test "engine: I4: the kernel asks for memory back: preserved data is stored, though the limit is far" {
 	echo 200M >"$MEMORY_LIMIT"
 	filled "$(disk 1)" --length 24M
-	session_of "$(disk 2)" "$(disk 1)"
+	session_of "$DIFF" "$(disk 1)"
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=24 oflag=direct conv=notrunc status=none
 	[[ $(stat_of "$(image_of s s1)" memory_bytes) -eq $((24 << 20)) ]]
 	[[ $(stat_of "$(image_of s s1)" chunks_stored) -eq 0 ]]
@@ -846,6 +855,7 @@ memory_below() {
 
 @test "engine: I1: a difference storage that hangs holds writers for hold_limit_ms at most" {
 	local start
+	skip_unless_diff device 'it needs a device that fails'
 	echo 4M >"$MEMORY_LIMIT"
 	echo 2000 >/sys/module/blksnap/parameters/hold_limit_ms
 	dm_linear store "$(disk 2)" 131072

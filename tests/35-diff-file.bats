@@ -311,6 +311,59 @@ guarded() {
 	[[ ! -e $dir/diff ]]
 }
 
+@test "diff file: symbolic links are followed, as open would; nothing but the file is removed" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	mkdir "$dir/real"
+	ln -s real "$dir/link"
+	ln -s link/diff "$dir/file"
+	session_make s "$dir/link/diff" "$(disk 1)"
+	session_take s
+	[[ -e $dir/real/diff && $(session_get s diff_file) == "$dir/link/diff" ]]
+	session_release s
+	[[ -z $(ls -A "$dir/real") && -L $dir/link ]]
+	# One that points to a file.
+	: >"$dir/real/diff"
+	put "$SESSIONS/s/diff_file" "$dir/file"
+	session_take s
+	refuses ETXTBSY truncate -s 0 "$dir/real/diff"
+	session_release s
+	[[ -L $dir/file && $(stat -c %s "$dir/real/diff") -eq 0 ]]
+	# Or to itself.
+	ln -s loop "$dir/loop"
+	refused s ELOOP put "$SESSIONS/s/diff_file" "$dir/loop"
+	session_destroy s
+	umount "$dir"
+}
+
+@test "diff file: a path is that of whoever wrote it, in a root or with mounts of his own" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	# The same names lead elsewhere for everybody else.
+	mkdir "$dir/diffs" "$BATS_TEST_TMPDIR/diffs"
+	session_make s '' "$(disk 1)"
+	mkdir "$dir/proc"
+	mount -t configfs none "$dir/proc"
+	mkdir -p "$dir/bin"
+	cp "$(command -v busybox)" "$dir/bin/sh"
+	chroot "$dir" /bin/sh -c 'cd diffs && echo diff >/proc/blksnap/sessions/s/diff_file'
+	umount "$dir/proc"
+	session_take s
+	[[ -e $dir/diffs/diff ]]
+	session_release s
+	[[ -z $(ls -A "$dir/diffs") ]]
+	# shellcheck disable=SC2016 # the inner shell expands these
+	background unshare --mount bash -c 'mount --bind "$1/diffs" "$2/diffs" && echo "$2/diffs/diff" >"$3" &&
+		exec sleep 100' _ "$dir" "$BATS_TEST_TMPDIR" "$SESSIONS/s/diff_file"
+	wait_until 20 grep -q "^$BATS_TEST_TMPDIR/diffs/diff" "$SESSIONS/s/diff_file"
+	session_take s
+	[[ -e $dir/diffs/diff && -z $(ls -A "$BATS_TEST_TMPDIR/diffs") ]]
+	end_background
+	session_destroy s
+	[[ -z $(ls -A "$dir/diffs") ]]
+	umount "$dir"
+}
+
 @test "diff file: a file system that is of no use (EOPNOTSUPP); nothing is left there" {
 	mkdir -p /mnt/test-ramfs
 	mount -t ramfs none /mnt/test-ramfs

@@ -32,6 +32,10 @@ BAD_LOG+='|BUG [^ ]+ \(|ODEBUG|kmemleak: |turning off the locking correctness|no
 BATS_DEBUG_EXCLUDE_PATHS+=("${BASH_SOURCE[0]%/*}")
 
 declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
+# What is put behind the name of a disk, where a suite takes a partition for it; and what session_make is to set with the
+# difference storage DIFF (lib/diffs).
+declare -A DISK_SUFFIX=()
+DIFF='' DIFF_LIMIT=''
 COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD=''
 
 # Says why and fails.
@@ -72,7 +76,7 @@ scaled() {
 # 5 GiB).
 disk() {
 	local path
-	path=$(readlink -e "/dev/disk/by-id/virtio-t$1") || fail "no test disk $1" >&2 || return
+	path=$(readlink -e "/dev/disk/by-id/virtio-t$1${DISK_SUFFIX[$1]:-}") || fail "no test disk $1" >&2 || return
 	printf '%s\n' "$path"
 }
 
@@ -351,6 +355,11 @@ session_make() {
 	shift 2
 	mkdir "$SESSIONS/$name"
 	[[ -z $diff ]] || put "$SESSIONS/$name/diff_file" "$diff"
+	if [[ -n $DIFF_LIMIT && $diff == "$DIFF" ]]; then
+		put "$SESSIONS/$name/diff_limit" "$DIFF_LIMIT"
+		# So that it begins with less than it may have.
+		put "$SESSIONS/$name/diff_low" 16M
+	fi
 	for device; do
 		i=$((i + 1))
 		mkdir "$SESSIONS/$name/s$i"
