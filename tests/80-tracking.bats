@@ -68,10 +68,11 @@ unsnap() {
 	put "$SESSIONS/$1/active" 0
 }
 
-# increased IMAGE COPY: brings the copy to the image by the map; fails if the map has missed anything. Numbers in INCREMENT.
+# increased IMAGE COPY [FILE]: brings the copy to the image by the map; fails if the map has missed anything. Numbers in
+# INCREMENT. FILE: what the origin is made of, where only its data is to be compared.
 increased() {
 	local code=0
-	INCREMENT=$(increment "$1" "$2" 2>&1) || code=$?
+	INCREMENT=$(increment "$@" 2>&1) || code=$?
 	[[ $code -eq 0 ]] || fail "increment of $1 ended with code $code:"$'\n'"$INCREMENT"
 }
 
@@ -393,24 +394,32 @@ random_writes() {
 		--block "$(blockdev --getss "$1")" >/dev/null 2>&1 || [[ $? -eq 1 ]]
 }
 
+# reported_at_most BLOCKS: at the last increment.
+reported_at_most() {
+	[[ $(increment_value reported) -le $1 ]] || fail "more than $1 blocks: $INCREMENT"
+}
+
 # mixed_increments DISK ROUNDS: of a part of it.
 mixed_increments() {
-	local dev=/dev/mapper/origin copy=$BATS_TEST_TMPDIR/copy i
+	local dev=/dev/mapper/origin copy=$BATS_TEST_TMPDIR/copy i most
 	dm_linear origin "$1" $((32 << 11))
 	tracker_make t "$dev" 4K
 	session_make s "$(disk 2)" "$dev"
 	for ((i = 1; i <= $2; i++)); do
+		# Twenty writes of at most 16 KiB, which may begin and end within a block; and what comes in each case.
+		most=$((20 * 5))
 		case $((i % 5)) in
-		0) blkdiscard -f -z -o $((i * 1048576)) -l 60K "$dev" ;;
-		1) random_writes "$dev" 40 32M ;;
-		2) blkdiscard -f -o $((i * 1048576)) -l 300K "$dev" ;;
-		3) mkfs.ext4 -qF "$dev" ;;
-		4) put "$TRACKERS/t/dirty" "$((i * 1048576)) 8K" ;;
+		0) blkdiscard -f -z -o $((i * 1048576)) -l 60K "$dev" && most=$((most + 15)) ;;
+		1) random_writes "$dev" 40 32M && most=$((most + 40 * 5)) ;;
+		2) blkdiscard -f -o $((i * 1048576)) -l 300K "$dev" && most=$((most + 75)) ;;
+		3) mkfs.ext4 -qF "$dev" && most=8192 ;;
+		4) put "$TRACKERS/t/dirty" "$((i * 1048576)) 8K" && most=$((most + 2)) ;;
 		esac
 		random_writes "$dev" 10 32M
 		snap s
 		increased "$IMAGE" "$copy"
 		[[ $i -eq 1 || $(increment_value mode) == increment ]]
+		[[ $i -eq 1 ]] || reported_at_most "$most"
 		# While the session is active as well.
 		random_writes "$dev" 10 32M
 		unsnap s
@@ -426,6 +435,32 @@ mixed_increments() {
 
 @test "tracking: full and increments are the image: the same, on blocks of 4096 bytes" {
 	mixed_increments "$(disk 6)" 10
+}
+
+@test "tracking: full and increments are the image: a whole disk whose partitions come, go and are written to" {
+	local dev copy=$BATS_TEST_TMPDIR/copy i table
+	dev=$(disk 5)
+	partition "$dev" 40M 40M
+	tracker_make t "$dev"
+	session_make s "$(disk 2)" "$dev"
+	for ((i = 1; i <= $(scaled 6); i++)); do
+		# Each time the second one begins and ends elsewhere, and every other time there is a third.
+		table=$(printf 'size=40M\nstart=%d, size=%dM\n' $((100000 + i % 10 * 2048)) $((30 + i % 10)))
+		[[ $((i % 2)) -eq 0 ]] || table+=$'\nstart=300000, size=40M'
+		sfdisk -q -X gpt "$dev" <<<"$table" >/dev/null
+		settle
+		random_writes "$(part "$dev" 1)" 10 32M
+		random_writes "$(part "$dev" 2)" 10 30M
+		[[ $((i % 2)) -eq 0 ]] || mkfs.ext4 -qF "$(part "$dev" 3)"
+		blkdiscard -f -z -o 4M -l 60K "$(part "$dev" 2)"
+		sync "$dev"
+		snap s
+		increased "$IMAGE" "$copy"
+		[[ $i -eq 1 || $(increment_value mode) == increment ]]
+		unsnap s
+	done
+	session_destroy s
+	tracker_destroy t
 }
 
 # used_increments DEVICE TYPE ROUNDS: of a file system in use; its copy in COPY.
@@ -467,9 +502,10 @@ used_increments() {
 }
 
 @test "tracking: two hundred gibibytes: what changed at their end is known to be there" {
-	local dev gib=$((1 << 30))
+	local dev gib=$((1 << 30)) i file copy=$BATS_TEST_TMPDIR/copy
 	loop_make 200G
 	dev=$LOOP
+	file=$(losetup -n -O BACK-FILE "$dev")
 	tracker_make t "$dev"
 	session_make s "$(disk 2)" "$dev"
 	[[ $(tracker_get t block_size) -eq 65536 ]]
@@ -483,6 +519,18 @@ used_increments() {
 	written "$dev" $((190 * gib)) 65536
 	snap s
 	changed_is "$IMAGE" 0:1 2080768:1 2097151:1 2097152:1 3112960:2 3276799:1
+	increased "$IMAGE" "$copy" "$file"
+	[[ $(increment_value mode) == full ]]
+	unsnap s
+	for ((i = 0; i < $(scaled 10); i++)); do
+		written "$dev" $(((i * 37 % 200) * gib + RANDOM * 512)) 8192
+		written "$dev" $((RANDOM * 65536 * 100 + RANDOM * 512)) 65536
+		snap s
+		increased "$IMAGE" "$copy" "$file"
+		[[ $(increment_value mode) == increment && $(increment_value reported) -ge 2 ]]
+		reported_at_most 4
+		unsnap s
+	done
 	session_destroy s
 	tracker_destroy t
 }
@@ -513,9 +561,15 @@ used_increments() {
 	first=$(tracker_get t generation)
 	session_make s "$(disk 2)" "$dev"
 	for ((i = 1; i <= 300; i++)); do
-		dd if=/dev/urandom of="$dev" bs=4096 count=1 seek=$((RANDOM % 512)) oflag=direct conv=notrunc status=none
+		case $((i % 4)) in
+		0) written "$dev" $((RANDOM % 4000 * 512)) 4096 ;;
+		1) random_writes "$dev" 4 2M ;;
+		2) blkdiscard -f -z -o $((RANDOM % 500 * 4096)) -l 8K "$dev" ;;
+		3) blkdiscard -f -o $((RANDOM % 500 * 4096)) -l 12K "$dev" ;;
+		esac
 		snap s
 		increased "$IMAGE" "$copy"
+		[[ $i -eq 1 ]] || reported_at_most 20
 		unsnap s
 		case $i in
 		1) [[ $INCREMENT == mode=full$'\n'* ]] ;;
