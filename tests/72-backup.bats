@@ -226,13 +226,20 @@ image_reads() {
 	echo $(($(stat_of "$1" image_reads_origin) + $(stat_of "$1" image_reads_diff) + $(stat_of "$1" image_reads_memory)))
 }
 
-# reads_of COMMAND...: how many bytes it reads from the image of session s, in $through, and from the disk, in $below.
+# disk_reads DEVICE: prints how many bytes were read from it so far.
+disk_reads() {
+	local sectors
+	read -r _ _ sectors _ <"/sys/class/block/$(basename "$(readlink -f "$1")")/stat"
+	echo $((sectors * 512))
+}
+
+# reads_of COMMAND...: how many bytes it reads from the image of $dev in session s, in $through, and from $dev, in $below.
 reads_of() {
-	local image disk before_through before_below
-	image=$(readlink -f "/dev/blksnap/s/$(basename "$dev")") disk=/sys/class/block/$(basename "$(readlink -f "$dev")")/stat
-	before_through=$(image_reads "$image") before_below=$(awk '{ print $3 * 512 }' "$disk")
+	local image
+	image=$(readlink -f "/dev/blksnap/s/$(basename "$dev")")
+	through=$(image_reads "$image") below=$(disk_reads "$dev")
 	"$@" || return
-	through=$(($(image_reads "$image") - before_through)) below=$(($(awk '{ print $3 * 512 }' "$disk") - before_below))
+	through=$(($(image_reads "$image") - through)) below=$(($(disk_reads "$dev") - below))
 }
 
 @test "backup: of one percent that has changed, at most 1.1 percent of five gibibytes is read" {
