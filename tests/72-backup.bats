@@ -4,6 +4,7 @@
 # Backups by the tool, scripts/blksnap: whether what is restored is what the image was, byte for byte; what is found when
 # something is damaged or missing; and that nothing looks complete that is not. And docs/backup.md, as it is written.
 
+# shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
 load lib/common
 load lib/devices
 
@@ -345,14 +346,27 @@ finds() {
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
-# slow_origin: $dev, of 48 MiB without a hole, from which each read takes a second. What it lies on, in $under, is fast.
+# slow_origin: $dev, of 64 MiB without a hole, from which reads take more than a second each. What it lies on, in $under,
+# is fast; and so are its first and last 8 MiB, where udev looks for something again and again.
 slow_origin() {
-	origin_of 98304
-	dd if=/dev/urandom of="$dev" bs=1M count=48 oflag=direct status=none
+	origin_of 131072
+	dd if=/dev/urandom of="$dev" bs=1M count=64 oflag=direct status=none
 	under=$(disk 1)
-	dm_switch origin "0 98304 delay $under 0 1000 $under 0 0"
+	dm_switch origin <<-END
+		0 16384 linear $under 0
+		16384 98304 delay $under 16384 1200 $under 16384 0
+		114688 16384 linear $under 114688
+	END
 	# udev reads it, too, and would keep it from being removed.
-	defer dm_switch origin "0 98304 linear $under 0"
+	defer dm_switch origin "0 131072 linear $under 0"
+}
+
+# killed: the tool, in the middle of something. What it has started may still wait for a read, and has the locks until then.
+killed() {
+	kill -KILL -- "-$tool" 2>/dev/null || true
+	wait "$tool" || true
+	flock --timeout 60 "$backups/.lock" true
+	flock --timeout 60 "$chain/.lock" true
 }
 
 # interrupted_backup OPTION...: one that was killed when a part of it was on the disk.
@@ -360,8 +374,7 @@ interrupted_backup() {
 	setsid blksnap backup "$backups" --diff "$(disk 2)" "$@" "$dev" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
 	tool=$!
 	wait_until 100 has_lines 1 "$chain/$next"
-	kill -KILL -- "-$tool"
-	wait "$tool" || true
+	killed
 	[[ ! -e ${chain:?}/${next%%.*}.json ]]
 }
 
@@ -390,6 +403,96 @@ has_lines() {
 	restored
 	run -0 blksnap verify "$backups"
 	[[ $(files "$chain") == '00001.full 00001.full.index 00001.json' ]]
+	blksnap track --off "$dev"
+}
+
+@test "backup: what was killed is continued from the same image, also where nothing is tracked, and else replaced" {
+	local next=00001.full
+	backup_disk
+	slow_origin
+	# Another snapshot of what is not tracked: nothing of it is known.
+	interrupted_backup
+	blksnap release --all
+	random_sectors 0 16
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	[[ $output != *'goes on with'* ]]
+	copy_of_origin "$BATS_TEST_TMPDIR/copy"
+	cmp "$chain/00001.full" "$BATS_TEST_TMPDIR/copy"
+	# The same one.
+	blksnap take s --diff "$(disk 2)" "$dev"
+	next=00002.full
+	setsid blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	wait_until 100 has_lines 1 "$chain/$next"
+	killed
+	random_sectors 0 16
+	run -0 blksnap backup "$backups" --session s
+	[[ $output == *'goes on with 00002.full, which was interrupted'* ]]
+	cmp "$chain/00002.full" "$BATS_TEST_TMPDIR/copy"
+	blksnap release s
+	run -0 blksnap verify "$backups"
+}
+
+@test "backup: an increment that was killed is continued from the same image, and else replaced" {
+	local next=00002.increment there=1 i
+	backup_disk
+	slow_origin
+	backed_up --track
+	put "$TRACKERS/origin/dirty" '0 67108864'
+	blksnap take s --diff "$(disk 2)" "$dev"
+	for i in 1 2; do
+		setsid blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+		tool=$!
+		# The second one gets further than the first.
+		wait_until 100 has_lines "$there" "$chain/$next"
+		killed
+		there=$(wc -l <"$chain/$next.index.partial")
+	done
+	grep -q 'goes on with 00002.increment' "$BATS_TEST_TMPDIR/said"
+	run -0 blksnap backup "$backups" --session s
+	[[ $output == *'goes on with 00002.increment, which was interrupted'* ]]
+	blksnap restore "$chain" "$BATS_TEST_TMPDIR/file"
+	copy_of_origin "$BATS_TEST_TMPDIR/copy"
+	cmp "$BATS_TEST_TMPDIR/file" "$BATS_TEST_TMPDIR/copy"
+	blksnap release s
+	put "$TRACKERS/origin/dirty" '0 67108864'
+	next=00003.increment
+	interrupted_backup
+	random_sectors 5000 8
+	backed_up
+	[[ $output != *'goes on with'* && $number == 00003 ]]
+	restored
+	run -0 blksnap verify "$backups"
+	# One that is never continued is in nobody's way.
+	put "$TRACKERS/origin/dirty" '0 67108864'
+	next=00004.increment
+	interrupted_backup
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" --full "$dev"
+	[[ $output == *"$chain/00004.increment.partial: of a backup that was not completed, removed"* ]]
+	[[ $(files "$chain") != *partial* ]]
+	blksnap track --off "$dev"
+}
+
+@test "backup: a signal releases the session, and what was begun is no backup" {
+	local next=00001.full signal code
+	backup_disk
+	slow_origin
+	blksnap track "$dev"
+	for signal in INT=130 TERM=143; do
+		rm -rf "$chain"
+		env --default-signal=INT blksnap backup "$backups" --diff "$(disk 2)" "$dev" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+		tool=$!
+		wait_until 100 has_lines 1 "$chain/$next"
+		kill -s "${signal%=*}" "$tool"
+		code=0
+		wait "$tool" || code=$?
+		[[ $code -eq ${signal#*=} ]] || fail "ended with $code: $(cat "$BATS_TEST_TMPDIR/said")"
+		nothing_left
+		[[ ! -e $chain/00001.json && -e $chain/00001.full.partial ]]
+	done
+	backed_up
+	[[ $output == *'goes on with 00001.full'* ]]
+	restored
 	blksnap track --off "$dev"
 }
 
@@ -647,6 +750,35 @@ as_before() {
 	restored
 	run -0 blksnap verify "$chain"
 	refused 1 "there is no good backup '3'" blksnap merge "$chain" 3
+	blksnap track --off "$dev"
+}
+
+@test "merge: of what is damaged, nothing; one that was killed leaves all that was there" {
+	local i
+	chain_of_three
+	flip "$chain/00002.increment" 70
+	run -1 blksnap merge "$chain" 3
+	[[ $output == *"$chain/00002.increment: the block at 1048576"* && $output == *'nothing was merged'* ]]
+	as_before
+	# In its last block, which no increment replaces.
+	flip "$chain/00001.full" $((sectors * 512 - 1))
+	run -1 blksnap merge "$chain" 3
+	[[ $output == *"$chain/00001.full: the block at 19922944"* ]]
+	as_before
+	# Killed at some moments, each time one after the other.
+	for i in 0 1 2 3 4 5; do
+		setsid blksnap merge "$chain" 3 >/dev/null 2>&1 3>&- &
+		tool=$!
+		sleep "$((i / 2)).$((i % 2 * 5))"
+		killed
+		run -0 blksnap verify "$chain"
+		restored 00003
+	done
+	blksnap merge "$chain" 3
+	restored 00003
+	backed_up
+	[[ $(manifest 00004 .kind) == increment ]]
+	[[ $(files "$chain") == '00003.full 00003.full.index 00003.json 00004.increment 00004.increment.index 00004.json' ]]
 	blksnap track --off "$dev"
 }
 

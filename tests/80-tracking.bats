@@ -393,24 +393,32 @@ random_writes() {
 		--block "$(blockdev --getss "$1")" >/dev/null 2>&1 || [[ $? -eq 1 ]]
 }
 
+# reported_at_most BLOCKS: at the last increment.
+reported_at_most() {
+	[[ $(increment_value reported) -le $1 ]] || fail "more than $1 blocks: $INCREMENT"
+}
+
 # mixed_increments DISK ROUNDS: of a part of it.
 mixed_increments() {
-	local dev=/dev/mapper/origin copy=$BATS_TEST_TMPDIR/copy i
+	local dev=/dev/mapper/origin copy=$BATS_TEST_TMPDIR/copy i most
 	dm_linear origin "$1" $((32 << 11))
 	tracker_make t "$dev" 4K
 	session_make s "$(disk 2)" "$dev"
 	for ((i = 1; i <= $2; i++)); do
+		# Twenty writes of at most 16 KiB, which may begin and end within a block; and what comes in each case.
+		most=$((20 * 5))
 		case $((i % 5)) in
-		0) blkdiscard -f -z -o $((i * 1048576)) -l 60K "$dev" ;;
-		1) random_writes "$dev" 40 32M ;;
-		2) blkdiscard -f -o $((i * 1048576)) -l 300K "$dev" ;;
-		3) mkfs.ext4 -qF "$dev" ;;
-		4) put "$TRACKERS/t/dirty" "$((i * 1048576)) 8K" ;;
+		0) blkdiscard -f -z -o $((i * 1048576)) -l 60K "$dev" && most=$((most + 15)) ;;
+		1) random_writes "$dev" 40 32M && most=$((most + 40 * 5)) ;;
+		2) blkdiscard -f -o $((i * 1048576)) -l 300K "$dev" && most=$((most + 75)) ;;
+		3) mkfs.ext4 -qF "$dev" && most=8192 ;;
+		4) put "$TRACKERS/t/dirty" "$((i * 1048576)) 8K" && most=$((most + 2)) ;;
 		esac
 		random_writes "$dev" 10 32M
 		snap s
 		increased "$IMAGE" "$copy"
 		[[ $i -eq 1 || $(increment_value mode) == increment ]]
+		[[ $i -eq 1 ]] || reported_at_most "$most"
 		# While the session is active as well.
 		random_writes "$dev" 10 32M
 		unsnap s
@@ -426,6 +434,32 @@ mixed_increments() {
 
 @test "tracking: full and increments are the image: the same, on blocks of 4096 bytes" {
 	mixed_increments "$(disk 6)" 10
+}
+
+@test "tracking: full and increments are the image: a whole disk whose partitions come, go and are written to" {
+	local dev copy=$BATS_TEST_TMPDIR/copy i table
+	dev=$(disk 5)
+	partition "$dev" 40M 40M
+	tracker_make t "$dev"
+	session_make s "$(disk 2)" "$dev"
+	for ((i = 1; i <= $(scaled 6); i++)); do
+		# Each time the second one begins and ends elsewhere, and every other time there is a third.
+		table=$(printf 'size=40M\nstart=%d, size=%dM\n' $((100000 + i % 10 * 2048)) $((30 + i % 10)))
+		[[ $((i % 2)) -eq 0 ]] || table+=$'\nstart=300000, size=40M'
+		sfdisk -q -X gpt "$dev" <<<"$table" >/dev/null
+		settle
+		random_writes "$(part "$dev" 1)" 10 32M
+		random_writes "$(part "$dev" 2)" 10 30M
+		[[ $((i % 2)) -eq 0 ]] || mkfs.ext4 -qF "$(part "$dev" 3)"
+		blkdiscard -f -z -o 4M -l 60K "$(part "$dev" 2)"
+		sync "$dev"
+		snap s
+		increased "$IMAGE" "$copy"
+		[[ $i -eq 1 || $(increment_value mode) == increment ]]
+		unsnap s
+	done
+	session_destroy s
+	tracker_destroy t
 }
 
 # used_increments DEVICE TYPE ROUNDS: of a file system in use; its copy in COPY.
