@@ -10,7 +10,7 @@ UDEVDIR ?= /lib/udev
 RUN ?=
 ONLY ?=
 SCALE ?= 10
-soak_suites := 30-stamp-engine 35-diff-file 45-image-writes 50-life 60-take 80-tracking
+soak_suites := 25-model 30-stamp-engine 35-diff-file 45-image-writes 50-life 60-take 80-tracking
 
 .PHONY: help
 help: ## list these targets
