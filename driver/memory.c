@@ -15,6 +15,7 @@
 #include <linux/moduleparam.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
+#include <linux/sysfs.h>
 
 #include "compat/shrinker.h"
 #include "memory.h"
@@ -163,9 +164,15 @@ static int memory_limit_set(const char *value, const struct kernel_param *param)
 	return 0;
 }
 
+/* What is in force: whoever has written 0 reads what it has picked. */
+static int memory_limit_get(char *page, const struct kernel_param *param)
+{
+	return sysfs_emit(page, "%zu\n", memory_bound());
+}
+
 static const struct kernel_param_ops memory_limit_ops = {
 	.set = memory_limit_set,
-	.get = param_get_ulong,
+	.get = memory_limit_get,
 };
 
 module_param_cb(memory_limit, &memory_limit_ops, &memory_limit, 0644);

@@ -159,6 +159,7 @@ static int tracking_start(struct tracking *tracking)
 
 int tracking_enable(struct tracking *tracking)
 {
+	u64 picked;
 	int ret;
 
 	mutex_lock(&trackings_mutex);
@@ -170,9 +171,10 @@ int tracking_enable(struct tracking *tracking)
 				"device is not set");
 		goto out;
 	}
+	picked = tracking->picked;
 	ret = tracking_start(tracking);
 	if (ret) {
-		tracking->picked = tracking->block_size;
+		tracking->picked = picked;
 		goto out;
 	}
 	tracking_set_state(tracking, TRACKING_ACTIVE);

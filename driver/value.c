@@ -18,13 +18,13 @@
  * configfs cuts a longer write: its beginning comes as a full piece, which is
  * refused here; and some shells then write the rest as well, as a piece of its
  * own, which must not be taken for a value. It comes in the same buffer, whose
- * last byte still is what the first piece has left there. A fresh buffer is
- * zeroed, unless the kernel was booted with init_on_alloc=0; then a rest cannot
- * be told from a value.
+ * last byte no shorter piece reaches, not even with the zero behind it: there is
+ * what the first piece has left. A fresh buffer is zeroed, unless the kernel was
+ * booted with init_on_alloc=0; then a rest cannot be told from a value.
  */
 static bool value_is_too_long(char *page, size_t count)
 {
-	char *mark = &page[VALUE_MAX - 1];
+	char *mark = &page[VALUE_MAX];
 
 	if (count >= VALUE_MAX) {
 		*mark = 1;
@@ -68,21 +68,18 @@ static unsigned int value_shift_of(char suffix)
 
 int value_parse_size(const char *value, u64 *bytes)
 {
-	char digits[24];
-	size_t len = strlen(value);
-	unsigned int shift;
-	int ret;
+	size_t digits = strspn(value, "0123456789");
+	unsigned int shift = value_shift_of(value[digits]);
+	size_t i;
 
-	if (!len || len >= sizeof(digits))
+	if (!digits || value[digits + !!shift])
 		return -EINVAL;
-	shift = value_shift_of(value[len - 1]);
-	strscpy(digits, value, shift ? len : len + 1);
-	if (digits[0] < '0' || digits[0] > '9')
-		return -EINVAL;
-	ret = kstrtou64(digits, 10, bytes);
-	if (!ret && check_shl_overflow(*bytes, shift, bytes))
-		ret = -ERANGE;
-	return ret;
+	*bytes = 0;
+	for (i = 0; i < digits; i++)
+		if (check_mul_overflow(*bytes, (u64)10, bytes) ||
+		    check_add_overflow(*bytes, (u64)(value[i] - '0'), bytes))
+			return -ERANGE;
+	return check_shl_overflow(*bytes, shift, bytes) ? -ERANGE : 0;
 }
 
 int value_parse_range(char *value, u64 *offset, u64 *length)

@@ -1,0 +1,41 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Seconds a test: 60
+# The administration interface against a model of it (tests/model), which is written from what is promised: random
+# operations, and sequences that differed once.
+
+load lib/common
+load lib/devices
+
+MODEL=/blksnap/tests/model
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+# What the operations name: a disk with two partitions, one below another device, and files.
+model_devices() {
+	partition "$(disk 5)" 64M 64M
+	dm_linear above "$(disk 3)" 524288
+	settle
+	mkdir -p /mnt/test-model
+	mount -t tmpfs -o size=256M model /mnt/test-model
+	echo data >/mnt/test-model/full
+	touch /mnt/test-model/empty
+}
+
+@test "model: random operations are answered as the model answers them" {
+	model_devices
+	"$MODEL/run" random "${BLKSNAP_SEED:-1}" "$(scaled 1500)" "$(scaled 100)"
+	settle
+}
+
+@test "model: sequences that differed once do so no more" {
+	model_devices
+	"$MODEL/run" replay "$MODEL"/*.ops
+	settle
+}
