@@ -43,10 +43,6 @@ test-kernels: ## run the test suites on every supported kernel, one after the ot
 soak: ## run what storms, or counts rounds, SCALE times as long (default 10)
 	@tests/run --scale $(SCALE) $(or $(RUN),$(addprefix tests/,$(addsuffix .bats,$(soak_suites))))
 
-.PHONY: crash
-crash: ## cut the power of virtual machines, and reboot them, while sessions are active (RUN="--cuts N")
-	@tests/crash/run $(RUN)
-
 .PHONY: test-debug
 test-debug: ## run the test suites on a kernel that looks for faults itself (RUN as for test)
 	@tests/debug $(RUN)
