@@ -6,6 +6,7 @@ KDIR ?= /lib/modules/$(KVER)/build
 DESTDIR ?=
 PREFIX ?= /usr/local
 UDEVDIR ?= /lib/udev
+UNITDIR ?= /lib/systemd/system
 # More arguments for `make test`, `make check` and `make bench`, such as RUN="-f overflow tests/30-io.bats".
 RUN ?=
 ONLY ?=
@@ -65,7 +66,7 @@ bench-report: ## make docs/benchmarks.md from what was measured
 	@tests/bench/report
 
 .PHONY: install
-install: modules tool ## install module, udev rules and tool (DESTDIR, PREFIX, UDEVDIR)
+install: modules tool install-unit ## install module, udev rules, unit and tool (DESTDIR, PREFIX, UDEVDIR, UNITDIR)
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" INSTALL_MOD_DIR=updates \
 		$(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)" DEPMOD=true) modules_install
 	install -d "$(DESTDIR)$(UDEVDIR)/rules.d" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/lib/blksnap"
@@ -76,10 +77,18 @@ install: modules tool ## install module, udev rules and tool (DESTDIR, PREFIX, U
 	$(if $(DESTDIR),,depmod "$(KVER)")
 	$(if $(DESTDIR),,-udevadm control --reload)
 
+# With the place where the tool is.
+.PHONY: install-unit
+install-unit:
+	install -d "$(DESTDIR)$(UNITDIR)"
+	sed 's|/usr/local/sbin/|$(PREFIX)/sbin/|' scripts/blksnap.service >"$(DESTDIR)$(UNITDIR)/blksnap.service"
+	chmod 644 "$(DESTDIR)$(UNITDIR)/blksnap.service"
+
 .PHONY: uninstall
 uninstall: ## remove what install put there
 	rm -f "$(DESTDIR)/lib/modules/$(KVER)/updates/blksnap.ko"*
 	rm -f $(patsubst udev-rules/%,"$(DESTDIR)$(UDEVDIR)/rules.d/%",$(wildcard udev-rules/*.rules))
+	rm -f "$(DESTDIR)$(UNITDIR)/blksnap.service"
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap"
 	rm -f "$(DESTDIR)$(PREFIX)/lib/blksnap/backup.bash" "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	-rmdir "$(DESTDIR)$(PREFIX)/lib/blksnap"
