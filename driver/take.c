@@ -443,8 +443,9 @@ static int take_pick_limit(struct session *session)
 static int take_fill_storage(struct session *session)
 {
 	struct diff_storage *storage = session->storage;
-	u64 bytes = session->diff_limit;
-	u64 first = max(2 * session_diff_low(session, bytes), DIFF_FIRST_MIN);
+	u64 bytes = min_t(u64, session->diff_limit, S64_MAX);
+	u64 low = min(session_diff_low(session, bytes), bytes / 2);
+	u64 first = max(2 * low, DIFF_FIRST_MIN);
 
 	if (diff_storage_does_io(storage) ||
 	    (storage->bdev &&

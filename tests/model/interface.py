@@ -337,7 +337,7 @@ class Interface:
 			return Answer({"EINVAL"}, None, item)
 		limit = int(get("/sys/module/blksnap/parameters/cbt_map_limit"))
 		size, block = item.origin.sectors * 512, item.block_size or 65536
-		while not item.block_size and block < 67108864 and -(-size // block) > limit:
+		while not item.block_size and -(-size // block) > limit:
 			block *= 2
 
 		def enable():
