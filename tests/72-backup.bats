@@ -221,6 +221,51 @@ finds() {
 	blksnap track --off "$dev"
 }
 
+# image_reads IMAGE: prints how many bytes were read from it so far.
+image_reads() {
+	echo $(($(stat_of "$1" image_reads_origin) + $(stat_of "$1" image_reads_diff) + $(stat_of "$1" image_reads_memory)))
+}
+
+# disk_reads DEVICE: prints how many bytes were read from it so far.
+disk_reads() {
+	local sectors
+	read -r _ _ sectors _ <"/sys/class/block/$(basename "$(readlink -f "$1")")/stat"
+	echo $((sectors * 512))
+}
+
+# reads_of COMMAND...: how many bytes it reads from the image of $dev in session s, in $through, and from $dev, in $below.
+reads_of() {
+	local image
+	image=$(readlink -f "/dev/blksnap/s/$(basename "$dev")")
+	through=$(image_reads "$image") below=$(disk_reads "$dev")
+	"$@" || return
+	through=$(($(image_reads "$image") - through)) below=$(($(disk_reads "$dev") - below))
+}
+
+@test "backup: of one percent that has changed, at most 1.1 percent of five gibibytes is read" {
+	local i size through below
+	backup_disk
+	dev=$(disk 7)
+	size=$(blockdev --getsize64 "$dev")
+	blksnap track "$dev"
+	blksnap take s --diff "$(disk 2)" "$dev"
+	reads_of blksnap backup "$backups" --session s
+	# So it is counted rightly.
+	[[ $through -eq $size && $below -ge $size ]] || fail "the full has read $through of $size, $below of the disk"
+	blksnap release s
+	# 51 MiB, in pieces of 1 MiB that begin anywhere.
+	for ((i = 0; i < 51; i++)); do
+		random_sectors $((i * 204800 + RANDOM)) 2048
+	done
+	blksnap take s --diff "$(disk 2)" "$dev"
+	reads_of blksnap backup "$backups" --session s
+	[[ $(jq -r .kind "$backups/$(basename "$dev")/00002.json") == increment ]]
+	[[ $through -ge $((51 << 20)) && $through -le $((size * 11 / 1000)) && $below -le $((size * 11 / 1000)) ]] ||
+		fail "the increment has read $through of $size, $below of the disk"
+	blksnap release s
+	blksnap track --off "$dev"
+}
+
 @test "backup: zeroes in an increment take no room, and are restored as zeroes" {
 	backup_disk
 	origin_of 81920

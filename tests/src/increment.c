@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * increment IMAGE COPY: brings COPY, a file, from the snapshot that it holds to
- * that of IMAGE, with what the image's change map says, and then knows whether
- * the map was right: COPY must be equal to the image, byte for byte.
+ * increment IMAGE COPY [FILE]: brings COPY, a file, from the snapshot that it
+ * holds to that of IMAGE, with what the image's change map says, and then knows
+ * whether the map was right: COPY must be equal to the image, byte for byte.
+ *
+ * With FILE, which the origin is made of and nothing was ever discarded in, only
+ * the places where FILE has data are looked at: elsewhere all are zeroes.
  *
  * COPY.chain remembers the snapshot that COPY holds. The first time, and when
  * neither the image's generation nor its base goes on from there, all is copied.
@@ -195,15 +198,31 @@ static void end_block(const struct map *map, int from, uint64_t block,
 	*state = 0;
 }
 
-static void compare(int fd, char *copy, uint64_t size, const struct map *map,
-		    int from, struct sums *sums)
+/* The next place with data, from a whole piece and block on; the end if none is. */
+static uint64_t next_data(int where, uint64_t at, uint64_t size,
+			  const struct map *map)
+{
+	uint64_t unit = map->block_size > PIECE ? map->block_size : PIECE;
+	off_t data;
+
+	if (where < 0 || at % unit)
+		return at;
+	data = lseek(where, (off_t)at, SEEK_DATA);
+	if (data < 0 && errno != ENXIO)
+		die(3, "SEEK_DATA: %s", strerror(errno));
+	return data < 0 ? size : (uint64_t)data / unit * unit;
+}
+
+static void compare(int fd, int where, char *copy, uint64_t size,
+		    const struct map *map, int from, struct sums *sums)
 {
 	char *piece;
 	int state = 0;
 
 	if (posix_memalign((void **)&piece, 4096, PIECE))
 		die(3, "no memory");
-	for (uint64_t at = 0; at < size;) {
+	for (uint64_t at = next_data(where, 0, size, map); at < size;
+	     at = next_data(where, at, size, map)) {
 		uint64_t left = size - at < PIECE ? size - at : PIECE;
 		ssize_t got = pread(fd, piece, left, (off_t)at);
 
@@ -238,15 +257,20 @@ int main(int argc, char **argv)
 	const char *mode;
 	uint64_t size;
 	char *copy;
-	int image, file, from;
+	int image, file, from, where = -1;
 
-	if (argc != 3 || argv[1][0] != '/') {
-		fputs("increment /dev/IMAGE COPY\n", stderr);
+	if (argc < 3 || argc > 4 || argv[1][0] != '/') {
+		fputs("increment /dev/IMAGE COPY [FILE]\n", stderr);
 		return 2;
 	}
 	image = open(argv[1], O_RDONLY | O_DIRECT | O_CLOEXEC);
 	if (image < 0 || ioctl(image, BLKGETSIZE64, &size) < 0)
 		die(3, "%s: %s", argv[1], strerror(errno));
+	if (argc == 4) {
+		where = open(argv[3], O_RDONLY | O_CLOEXEC);
+		if (where < 0)
+			die(3, "%s: %s", argv[3], strerror(errno));
+	}
 	file = open(argv[2], O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (file < 0 || ftruncate(file, (off_t)size) < 0)
 		die(3, "%s: %s", argv[2], strerror(errno));
@@ -257,7 +281,7 @@ int main(int argc, char **argv)
 	read_map(argv[1], size, &map);
 	snprintf(chain, sizeof(chain), "%s.chain", argv[2]);
 	from = since(chain, &map, &mode);
-	compare(image, copy, size, &map, from, &sums);
+	compare(image, where, copy, size, &map, from, &sums);
 	write_chain(chain, &map);
 	printf("mode=%s\n", mode);
 	printf("number=%u\n", map.number);
