@@ -721,3 +721,101 @@ own_fs() {
 	session_destroy s
 	umount "$dir"
 }
+
+# --- no room, and no writing ----------------------------------------------------------------------------------------
+
+# last_byte: what is written fills it, 64 KiB at a time; the overflow comes when there is no room for one of these.
+last_byte() {
+	dd if=/dev/zero of="$(disk 1)" bs=64K seek="$1" count="$2" oflag=direct conv=notrunc status=none
+	wait_until 30 state_is overflow
+	[[ $(session_get s diff_used) -ge $(($(session_get s diff_size) - 65536)) ]] ||
+		fail "an overflow with $(session_get s diff_used) of $(session_get s diff_size) bytes used"
+}
+
+# without_resources COMMAND...: as root, but subject to quotas.
+without_resources() {
+	setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$@"
+}
+
+# quota_on TYPE MEBIBYTES: a file system on disk 2, and in its directory `dir` that much room for project 42.
+quota_on() {
+	local features=()
+	[[ $1 != ext4 ]] || features=(-O 'quota,project' -E 'quotatype=prjquota')
+	"mkfs.$1" -q "${features[@]}" "$(disk 2)"
+	dir=$(mount_test "$(disk 2)" quota prjquota)/diffs
+	mkdir "$dir"
+	xfs_quota -f -x -c "project -s -p $dir 42" "${dir%/*}"
+	quota_is "$2"
+}
+
+# quota_is MEBIBYTES
+quota_is() {
+	xfs_quota -f -x -c "limit -p bhard=$1m 42" "${dir%/*}"
+}
+
+# no_room TYPE: growth ends at the quota, and goes on when there is more.
+no_room() {
+	local dir image
+	quota_on "$1" 100
+	session_make s '' "$(disk 1)"
+	without_resources put "$SESSIONS/s/diff_file" "$dir"
+	put "$SESSIONS/s/diff_limit" 512M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	image=$(image_of s s1)
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=90 oflag=direct conv=notrunc status=none
+	wait_until 20 log_has 'low_space'
+	state_is active || fail "$(session_get s error)"
+	larger_than $((90 << 20))
+	[[ $(session_get s diff_size) -le $((100 << 20)) ]]
+	quota_is 300
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=200 oflag=direct conv=notrunc status=none
+	state_is active || fail "$(session_get s error)"
+	larger_than $((200 << 20))
+	cmp -n $((200 << 20)) "$image" /dev/zero
+	last_byte 3200 2400
+	[[ $(session_get s diff_size) -le $((300 << 20)) ]]
+	session_destroy s
+	umount "${dir%/*}"
+	fs_whole "$(disk 2)" "$1"
+}
+
+@test "diff file: the quota of a project ends its growth, until there is more (ext4: EDQUOT)" {
+	no_room ext4
+}
+
+@test "diff file: the quota of a project ends its growth, until there is more (XFS: ENOSPC)" {
+	no_room xfs
+}
+
+@test "diff file: its file system becomes read-only: what is allocated is used to the last byte; the file stays" {
+	local dir image
+	expect_log 'EXT4-fs error|Remounting filesystem read-only'
+	mkfs.ext4 -q -e remount-ro "$(disk 2)"
+	dir=$(mount_test "$(disk 2)" ro)
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 512M
+	put "$SESSIONS/s/diff_low" 16M
+	session_take s
+	image=$(image_of s s1)
+	# Nobody can ask for it while the file is open.
+	run -32 mount -o remount,ro "$dir"
+	[[ $output == *busy* ]]
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=20 oflag=direct conv=notrunc status=none
+	echo 1 >"/sys/fs/ext4/$(basename "$(disk 2)")/trigger_fs_error"
+	refuses EROFS touch "$dir/other"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=60 oflag=direct conv=notrunc status=none
+	wait_until 20 log_has 'low_space'
+	state_is active || fail "$(session_get s error)"
+	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
+	cmp -n $((60 << 20)) "$image" /dev/zero
+	last_byte 960 300
+	session_destroy s
+	umount "$dir"
+	e2fsck -fy "$(disk 2)" || [[ $? -eq 1 ]]
+	mount "$(disk 2)" "$dir"
+	zeroes "$dir/diff"
+	rm "$dir/diff"
+	umount "$dir"
+	fs_whole "$(disk 2)" ext4
+}
