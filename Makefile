@@ -49,6 +49,10 @@ test-diffs: ## run the suite of the engine with each kind of difference storage 
 	@failed=0; for kind in $(DIFFS); do echo "=== $$kind"; \
 		tests/run --diff $$kind $(RUN) tests/30-stamp-engine.bats || failed=1; done; exit $$failed
 
+.PHONY: crash
+crash: ## cut the power of virtual machines, and reboot them, while sessions are active (RUN="--cuts N")
+	@tests/crash/run $(RUN)
+
 .PHONY: test-debug
 test-debug: ## run the test suites on a kernel that looks for faults itself (RUN as for test)
 	@tests/debug $(RUN)
