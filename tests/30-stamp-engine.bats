@@ -10,8 +10,6 @@ load lib/devices
 load lib/diffs
 load lib/stamped
 
-MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
-
 setup() {
 	common_setup
 	diff_begin
@@ -40,18 +38,15 @@ stormed() {
 # --- tracepoints -----------------------------------------------------------------------------------------------------
 
 @test "engine: tracepoints tell of each write that is held, each store and each image read" {
-	local tracing=/sys/kernel/tracing events image
+	local events image
 	events=$BATS_TEST_TMPDIR/events
-	[[ -e $tracing/events ]] || mount -t tracefs none "$tracing"
 	echo 4M >"$MEMORY_LIMIT"
 	session_of "$DIFF" "$(disk 1)"
 	image=$(image_of s s1)
-	echo >"$tracing/trace"
-	echo 1 >"$tracing/events/blksnap/enable"
-	defer eval "echo 0 >$tracing/events/blksnap/enable"
+	trace blksnap
 	dd if=/dev/zero of="$(disk 1)" bs=64k count=64 oflag=direct conv=notrunc status=none
 	dd if="$image" of=/dev/null bs=64k count=64 iflag=direct status=none
-	cat "$tracing/trace" >"$events"
+	cat "$TRACING/trace" >"$events"
 	[[ $(grep -c 'blksnap_hold: ' "$events") -eq $(stat_of "$image" writes_held) ]]
 	[[ $(grep -c 'blksnap_release: ' "$events") -eq $(stat_of "$image" writes_held) ]]
 	grep -q "blksnap_hold: $(major_minor "$(disk 1)") 128 + 128$" "$events"
@@ -640,7 +635,7 @@ small_diff() {
 	small_diff 4194304
 	for round in 1 2; do
 		dd if=/dev/zero of="$(disk 1)" bs=1M count=24 oflag=direct conv=notrunc status=none
-		wait_until 10 state_is overflow
+		wait_until 10 state_is s overflow
 		session_release s
 		filled "$(disk 1)" --length 24M
 		session_take s
@@ -653,10 +648,6 @@ small_diff() {
 	session_take s
 	storm "$(disk 1)" "$(image_of s s1)" --length 24M --count 1000
 	session_destroy s
-}
-
-state_is() {
-	[[ $(session_get s state) == "$1" ]]
 }
 
 @test "engine: I1: an overflow in one session leaves another one on the same origin alone" {
@@ -697,7 +688,7 @@ bad_reads_on() {
 	watch_events "$events"
 	bad_reads_on 2
 	dd if=/dev/zero of="$BAD" bs=4096 seek=2400 count=200 oflag=direct conv=notrunc status=none
-	wait_until 10 state_is failed
+	wait_until 10 state_is s failed
 	wait_until 10 event_of "$events" failed s1
 	[[ $(session_get s s1/state) == failed ]]
 	# what such a disk says of a sector that it cannot read
@@ -722,7 +713,7 @@ bad_reads_on() {
 	image=$(image_of s s1)
 	watch_events "$events"
 	echo 1 >"/sys/block/${BAD##*/}/device/delete"
-	wait_until 20 state_is lost
+	wait_until 20 state_is s lost
 	wait_until 10 event_of "$events" lost s1
 	[[ $(session_get s s1/error) == 'ENODEV: '* ]]
 	[[ $(session_get s s2/state) == active ]]
@@ -740,7 +731,7 @@ bad_reads_on() {
 	image_is "$(image_of s s1)"
 	[[ $(session_get s state) == active ]]
 	dm_switch volume "0 32768 linear $(disk 1) 0"
-	wait_until 20 state_is lost
+	wait_until 20 state_is s lost
 	image_fails "$(image_of s s1)"
 	session_destroy s
 }
@@ -865,7 +856,7 @@ memory_below() {
 	start=$SECONDS
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=24 oflag=direct conv=notrunc status=none
 	[[ $((SECONDS - start)) -lt 12 ]] || fail "held for $((SECONDS - start)) s"
-	wait_until 5 state_is failed
+	wait_until 5 state_is s failed
 	[[ $(session_get s s1/error) == 'ETIMEDOUT: '* ]]
 	image_fails "$(image_of s s1)"
 	cmp -n 25165824 "$(disk 1)" /dev/zero

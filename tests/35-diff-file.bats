@@ -9,8 +9,6 @@ load lib/devices
 load lib/refusals
 load lib/stamped
 
-MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
-
 setup() {
 	common_setup
 	# Little memory, so that differences are stored, and soon.
@@ -386,11 +384,6 @@ guarded() {
 	session_destroy s
 }
 
-# state_is STATE
-state_is() {
-	[[ $(session_get s state) == "$1" ]]
-}
-
 # larger_than BYTES: the difference storage is.
 larger_than() {
 	[[ $(session_get s diff_size) -gt $1 ]]
@@ -428,7 +421,7 @@ larger_than() {
 	[[ $(ls "$dir") == $'diff\nlost+found' ]]
 	cmp -n $((400 << 20)) "$image" /dev/zero
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=700 oflag=direct conv=notrunc status=none
-	wait_until 20 state_is overflow
+	wait_until 20 state_is s overflow
 	[[ $(session_get s error) == "ENOSPC: difference storage full at $((512 << 20)) bytes" ]]
 	log_has 'low_space'
 	session_destroy s
@@ -439,10 +432,9 @@ larger_than() {
 # full_speed TYPE: from 64 MiB to 1 GiB, or 4 GiB in a long run, as fast as it can be written. Says how long a write was
 # held, and how far apart two stores were, at most; the times of an emulated machine prove nothing.
 full_speed() {
-	local tracing=/sys/kernel/tracing dir image mega at
+	local dir image mega at
 	mega=$(scaled 1024)
 	[[ $mega -le 4096 ]] || mega=4096
-	[[ -e $tracing/events ]] || mount -t tracefs none "$tracing"
 	fs_on "$(disk 8)" "$1"
 	session_make s "$dir/diff" "$(disk 7)"
 	put "$SESSIONS/s/diff_limit" 4608M
@@ -450,15 +442,13 @@ full_speed() {
 	session_take s
 	image=$(image_of s s1)
 	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
-	echo >"$tracing/trace"
-	echo 1 >"$tracing/events/blksnap/blksnap_store/enable"
-	defer eval "echo 0 >$tracing/events/blksnap/blksnap_store/enable"
+	trace blksnap/blksnap_store
 	dd if=/dev/zero of="$(disk 7)" bs=1M count="$mega" oflag=direct conv=notrunc status=none
 	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
 	larger_than $(((mega - 64) << 20))
 	printf 'held_us_max=%d, stores at most %d us apart\n' "$(stat_of "$image" held_us_max)" \
 		"$(awk '/blksnap_store:/ { sub(/:$/, "", $4); if (last && $4 - last > most) most = $4 - last; last = $4 }
-			END { print int(most * 1000000) }' "$tracing/trace")" | tee -a /results/figures
+			END { print int(most * 1000000) }' "$TRACING/trace")" | tee -a /results/figures
 	for at in 0 $((mega / 2)) $((mega - 64)); do
 		image_is_zero "$image" "$at" 64
 	done
@@ -727,7 +717,7 @@ own_fs() {
 # last_byte: what is written fills it, 64 KiB at a time; the overflow comes when there is no room for one of these.
 last_byte() {
 	dd if=/dev/zero of="$(disk 1)" bs=64K seek="$1" count="$2" oflag=direct conv=notrunc status=none
-	wait_until 30 state_is overflow
+	wait_until 30 state_is s overflow
 	[[ $(session_get s diff_used) -ge $(($(session_get s diff_size) - 65536)) ]] ||
 		fail "an overflow with $(session_get s diff_used) of $(session_get s diff_size) bytes used"
 }
@@ -765,12 +755,12 @@ no_room() {
 	image=$(image_of s s1)
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=90 oflag=direct conv=notrunc status=none
 	wait_until 20 log_has 'low_space'
-	state_is active || fail "$(session_get s error)"
+	state_is s active || fail "$(session_get s error)"
 	larger_than $((90 << 20))
 	[[ $(session_get s diff_size) -le $((100 << 20)) ]]
 	quota_is 300
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=200 oflag=direct conv=notrunc status=none
-	state_is active || fail "$(session_get s error)"
+	state_is s active || fail "$(session_get s error)"
 	larger_than $((200 << 20))
 	cmp -n $((200 << 20)) "$image" /dev/zero
 	last_byte 3200 2400
@@ -806,7 +796,7 @@ no_room() {
 	refuses EROFS touch "$dir/other"
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=60 oflag=direct conv=notrunc status=none
 	wait_until 20 log_has 'low_space'
-	state_is active || fail "$(session_get s error)"
+	state_is s active || fail "$(session_get s error)"
 	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
 	cmp -n $((60 << 20)) "$image" /dev/zero
 	last_byte 960 300

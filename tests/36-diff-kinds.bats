@@ -67,10 +67,6 @@ storm_on() {
 
 # --- memory, which only builds for tests have ------------------------------------------------------------------------
 
-state_is() {
-	[[ $(session_get s state) == "$1" ]]
-}
-
 @test "diff kinds: memory: grows by segments, up to diff_limit, then overflows; a limit that is raised takes effect" {
 	local image
 	diff_begin memory
@@ -83,11 +79,11 @@ state_is() {
 	[[ $(session_get s diff_size) -eq $((128 << 20)) ]]
 	put "$SESSIONS/s/diff_limit" 192M
 	dd if=/dev/urandom of="$(disk 1)" bs=1M count=180 oflag=direct conv=notrunc status=none
-	state_is active || fail "$(session_get s error)"
+	state_is s active || fail "$(session_get s error)"
 	[[ $(session_get s diff_size) -eq $((192 << 20)) ]]
 	cmp -n $((180 << 20)) "$image" /dev/zero
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=300 oflag=direct conv=notrunc status=none
-	wait_until 20 state_is overflow
+	wait_until 20 state_is s overflow
 	[[ $(session_get s error) == "ENOSPC: difference storage full at $((192 << 20)) bytes" ]]
 	image_fails "$image"
 	session_destroy s

@@ -8,8 +8,6 @@ load lib/common
 load lib/devices
 load lib/stamped
 
-MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
-
 setup() {
 	common_setup
 }
@@ -18,23 +16,16 @@ teardown() {
 	common_teardown
 }
 
-state_is() {
-	[[ $(session_get s state) == "$1" ]]
-}
-
 @test "lesson 1: the flags of a write do not go into the read that preserves" {
-	local tracing=/sys/kernel/tracing events=$BATS_TEST_TMPDIR/events origin number
+	local events=$BATS_TEST_TMPDIR/events origin number
 	origin=$(disk 1)
 	number=$(major_minor "$origin")
 	number=${number/:/,}
-	[[ -e $tracing/events ]] || mount -t tracefs none "$tracing"
 	filled "$origin" --length 4M
 	session_of "$(disk 2)" "$origin"
-	echo >"$tracing/trace"
-	echo 1 >"$tracing/events/block/block_bio_queue/enable"
-	defer eval "echo 0 >$tracing/events/block/block_bio_queue/enable"
+	trace block/block_bio_queue
 	dd if=/dev/zero of="$origin" bs=64k count=16 oflag=direct,dsync conv=notrunc status=none
-	grep "block_bio_queue: $number " "$tracing/trace" >"$events"
+	grep "block_bio_queue: $number " "$TRACING/trace" >"$events"
 	# Forced to the medium, and synchronous.
 	[[ $(grep -c "block_bio_queue: $number WFS" "$events") -ge 16 ]]
 	[[ $(grep -c "block_bio_queue: $number R" "$events") -ge 16 ]]
@@ -67,10 +58,10 @@ available() {
 	[[ $spent -lt 16384 ]] || fail "the take cost $spent KiB"
 	[[ $(stat_of "$(image_of s s1)" chunk_size) -le 65536 ]]
 	overwrite /dev/mapper/huge 40
-	state_is active || fail "$(session_get s error)"
+	state_is s active || fail "$(session_get s error)"
 	[[ $(session_get s diff_used) -lt $((48 << 20)) ]] || fail "$(session_get s diff_used) bytes are used for 40 MiB"
 	overwrite /dev/mapper/huge 40
-	wait_until 20 state_is overflow
+	wait_until 20 state_is s overflow
 	session_destroy s
 }
 
@@ -163,7 +154,7 @@ gone() {
 		            raise SystemExit("page %d is not what it was" % page)
 	END
 	[[ $(awk -v dev="$(part "$origin" 2)" '$1 == dev { print $4 }' /proc/swaps) -ge 0 ]]
-	state_is active || fail "$(session_get s error)"
+	state_is s active || fail "$(session_get s error)"
 	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 10000 ]]
 	image_is "$(image_of s s1)p1" --length 32M
 	session_destroy s
@@ -187,7 +178,7 @@ gone() {
 	free=$(available)
 	[[ $free -lt 450000 ]] || fail "$free KiB are available"
 	dd if=/dev/zero of="$data" bs=1M count=600 conv=notrunc,fsync status=none
-	state_is active || fail "$(session_get s error)"
+	state_is s active || fail "$(session_get s error)"
 	image_is "$(image_of s s1)p1" --length 600M
 	run ! log_has 'oom-kill'
 	cmp -n $((600 << 20)) "$data" /dev/zero

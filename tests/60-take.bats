@@ -721,7 +721,3 @@ starve() {
 	dm_switch slow "0 262144 linear $(disk 1) 0"
 	session_destroy s
 }
-
-state_is() {
-	[[ $(session_get "$1" state) == "$2" ]]
-}

@@ -281,8 +281,8 @@ increment_value() {
 }
 
 @test "tracking: without a tracker that is enabled there is no hook (I6)" {
-	local functions=/sys/kernel/tracing/enabled_functions
-	mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
+	local functions=$TRACING/enabled_functions
+	tracing
 	mkdir "$TRACKERS/t"
 	put "$TRACKERS/t/device" "$(disk 1)"
 	run ! grep -Eq '^(submit_bio_noacct|set_capacity)' "$functions"

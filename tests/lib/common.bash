@@ -17,6 +17,9 @@ KO=/blksnap/build/blksnap.ko
 CONFIG=/sys/kernel/config/blksnap
 SESSIONS=$CONFIG/sessions
 TRACKERS=$CONFIG/trackers
+# shellcheck disable=SC2034 # of suites
+MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
+TRACING=/sys/kernel/tracing
 
 # What the kernel's log must not have in it. A word of it may be allowed by expect_log.
 BAD_LOG='WARNING:|BUG:|Oops|[Cc]all [Tt]race|cut here|lockdep([^_]|$)|possible (circular|recursive)|inconsistent lock state'
@@ -58,6 +61,19 @@ wait_until() {
 		[[ $SECONDS -lt $end ]] || fail "not within $seconds s: $*" || return
 		sleep 0.1
 	done
+}
+
+# tracing: makes $TRACING available.
+tracing() {
+	[[ -e $TRACING/events ]] || mount -t tracefs none "$TRACING"
+}
+
+# trace EVENT: $TRACING/trace has these events from now on, and no others.
+trace() {
+	tracing
+	echo >"$TRACING/trace"
+	echo 1 >"$TRACING/events/$1/enable"
+	defer eval "echo 0 >$TRACING/events/$1/enable"
 }
 
 # defer COMMAND...: to be run at the end of the test, whatever becomes of it; the last one first.
@@ -398,6 +414,11 @@ session_of() {
 # session_get NAME ATTRIBUTE
 session_get() {
 	cat "$SESSIONS/$1/$2"
+}
+
+# state_is SESSION STATE
+state_is() {
+	[[ $(session_get "$1" state) == "$2" ]]
 }
 
 # image_of SESSION SNAPSHOT: prints the image's device.
