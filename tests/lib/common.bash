@@ -357,6 +357,8 @@ common_end() {
 		printf '%s is still there\n' "$CONFIG"
 		bad=1
 	}
+	# They lie in memory, and bats keeps them until its last test.
+	find "$BATS_TEST_TMPDIR" -xdev -mindepth 1 -delete || bad=1
 	common_blank_disks || bad=1
 	common_log_check || bad=1
 	return "$bad"
