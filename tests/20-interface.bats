@@ -902,8 +902,7 @@ refused_take_timeout() {
 	[[ $((SECONDS - start)) -le 8 ]] || fail "the take was refused after $((SECONDS - start)) s only"
 	[[ $(session_get "$1" state) == configured ]]
 	[[ $(session_get "$1" error) == 'ETIMEDOUT: '* ]]
-	own_log
-	[[ $(printf '%s\n' "${LOGGED[@]}" | grep -c ETIMEDOUT) -eq 1 ]]
+	[[ $(log_since | grep -c '^blksnap: .*ETIMEDOUT') -eq 1 ]]
 	[[ $(find /sys/block -name 'blksnap*' | wc -l) -eq 1 ]]
 }
 

@@ -19,14 +19,6 @@ configured() {
 	shopt -u globstar
 }
 
-# The lines of this test that the driver logged, in LOGGED.
-own_log() {
-	mapfile -t LOGGED < <(dmesg --notime | awk -v begin="$COMMON_BEGIN" '
-		index($0, begin) { n = 0 }
-		/^blksnap: / { lines[++n] = $0 }
-		END { for (i = 1; i <= n; i++) print lines[i] }')
-}
-
 # silently_refused ERRNO COMMAND...: by the kernel, before it has asked the driver; and nothing changed.
 silently_refused() {
 	local before
@@ -40,13 +32,12 @@ silently_refused() {
 
 # logged_refusal ERRNO COMMAND...: and one line in the log says so.
 logged_refusal() {
-	local before
-	own_log
-	before=${#LOGGED[@]}
-	silently_refused "$@" || return
-	own_log
-	[[ ${#LOGGED[@]} -eq $((before + 1)) ]] ||
-		fail "not one line in the log, but: $(printf '%s\n' "${LOGGED[@]:before}")"
+	local line count=0
+	silently_refused "$1" witness "${@:2}" || return
+	while read -r line; do
+		[[ $line != 'log: '* ]] || count=$((count + 1))
+	done <<<"$REFUSAL"
+	[[ $count -eq 1 ]] || fail "not one line in the log: $* says: $REFUSAL"
 }
 
 # refused OBJECT ERRNO COMMAND...: and OBJECT's `error` says so as well (OBJECT is SESSION or SESSION/SNAPSHOT).
