@@ -302,12 +302,16 @@ static ssize_t session_diff_limit_show(struct config_item *item, char *page)
 static ssize_t session_diff_low_show(struct config_item *item, char *page)
 {
 	struct session *session = to_session(item);
+	u64 limit, size = 0, used;
 	ssize_t len = 0;
 
 	mutex_lock(&session->mutex);
+	if (session->active)
+		diff_storage_bytes(session->storage, &size, &used);
+	limit = max(size, session->diff_limit);
 	if (session->has_diff_low || session->active)
 		len = sysfs_emit(page, "%llu\n",
-				 session_diff_low(session, session->diff_limit));
+				 session_diff_low(session, limit));
 	mutex_unlock(&session->mutex);
 	return len;
 }
@@ -868,7 +872,7 @@ CONFIGFS_ATTR_RO(blksnap_, version);
 static ssize_t blksnap_features_show(struct config_item *item, char *page)
 {
 	return sysfs_emit(page,
-			  "cbt\ndiff-bdev\ndiff-dir\ndiff-file\n%s%sgrow\nimage-write\noverlap\n",
+			  "cbt\ndiff-bdev\ndiff-dir\ndiff-file\ndiff-io\n%s%sgrow\nimage-write\noverlap\n",
 			  DIFF_STORAGE_HAS_MEMORY ? "diff-memory\n" : "",
 			  compat_bdev_freezes_btrfs() ? "freeze-btrfs\n" : "");
 }

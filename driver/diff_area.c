@@ -266,7 +266,6 @@ static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 			       bool ready)
 {
 	struct origin_write *write, *next;
-	u64 now = ktime_get_ns();
 	unsigned long flags;
 	LIST_HEAD(waiters);
 
@@ -282,9 +281,22 @@ static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 	spin_unlock_irqrestore(&area->lock, flags);
 
 	list_for_each_entry_safe(write, next, &waiters, node) {
-		write->stalled_ns = now; /* it has not waited for memory */
+		write->stalled_ns = 0; /* it has not waited for memory */
 		gate_resume(write);
 	}
+}
+
+/* A disk that is going answers with errors before anybody is told that it goes. */
+static void diff_area_fail_load(struct diff_area *area,
+				const struct chunk *chunk, int err)
+{
+	if (test_bit(GD_DEAD, &area->config.origin->bd_disk->state))
+		diff_area_fail(area, DIFF_AREA_LOST, false, -ENODEV,
+			       "the origin went away");
+	else
+		diff_area_fail(area, DIFF_AREA_FAILED, false, err,
+			       "cannot read the origin at sector %llu",
+			       (u64)chunk->start);
 }
 
 static void diff_area_loaded(struct chunk *chunk, int err)
@@ -292,9 +304,7 @@ static void diff_area_loaded(struct chunk *chunk, int err)
 	struct diff_area *area = chunk->owner;
 
 	if (err) {
-		diff_area_fail(area, DIFF_AREA_FAILED, false, err,
-			       "cannot read the origin at sector %llu",
-			       (u64)chunk->start);
+		diff_area_fail_load(area, chunk, err);
 		chunk_drop_pages(chunk);
 	}
 	diff_area_end_load(area, chunk, !err);
@@ -495,7 +505,8 @@ static bool diff_area_copy_twin(struct diff_area *area, struct chunk *chunk,
 	struct diff_area *other;
 	struct chunk *twin;
 
-	list_for_each_entry(other, areas, node) {
+	/* Another one may be armed meanwhile; none goes. */
+	list_for_each_entry_rcu(other, areas, node, true) {
 		twin = diff_area_find_twin(area, other, chunk);
 		if (!twin)
 			continue;
@@ -549,16 +560,19 @@ static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
 }
 
 /*
- * How long a write may still wait, in nanoseconds. A large one is worked off in
- * pieces, as memory comes: it may take long, but each piece has this limit.
+ * How long a write that was refused memory may still wait, in nanoseconds. A
+ * large one is worked off in pieces, as memory comes: it may take long, but each
+ * piece has this limit.
  */
-static u64 diff_area_hold_left(const struct origin_write *write)
+static u64 diff_area_hold_left(struct origin_write *write)
 {
-	u64 until = write->stalled_ns +
-		    (u64)READ_ONCE(hold_limit_ms) * NSEC_PER_MSEC;
+	u64 limit = (u64)READ_ONCE(hold_limit_ms) * NSEC_PER_MSEC;
 	u64 now = ktime_get_ns();
 
-	return until > now ? until - now : 0;
+	if (!write->stalled_ns)
+		write->stalled_ns = now;
+	return write->stalled_ns + limit > now ?
+	       write->stalled_ns + limit - now : 0;
 }
 
 /*
@@ -638,7 +652,7 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 	diff_area_claim(area, &work, diff_area_granule_of(area, first),
 			diff_area_granule_of(area, last));
 	if (!list_empty(&work.loads))
-		write->stalled_ns = ktime_get_ns();
+		write->stalled_ns = 0;
 	diff_area_issue(area, &work);
 	if (!work.err && !list_empty(&area->starved))
 		diff_area_resume_one(area);
@@ -814,7 +828,7 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 		return ERR_PTR(-ENOMEM);
 	area->config = *config;
 	area->granule_shift = ilog2(config->granule) - SECTOR_SHIFT;
-	area->sectors = bdev_nr_sectors(config->origin);
+	area->sectors = config->sectors;
 	kref_init(&area->kref);
 	init_waitqueue_head(&area->unused);
 	init_waitqueue_head(&area->changed);

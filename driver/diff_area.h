@@ -43,6 +43,7 @@ enum diff_area_state {
 /**
  * struct diff_area_config - what an area is made for
  * @origin: the device, held open for as long as the area is in use
+ * @sectors: how many of it
  * @granule: the unit of preserving in bytes, a power of two, from
  *	diff_area_granule()
  * @storage: where differences go; shared by the areas of a session
@@ -56,6 +57,7 @@ enum diff_area_state {
  */
 struct diff_area_config {
 	struct block_device *origin;
+	sector_t sectors;
 	unsigned int granule;
 	struct diff_storage *storage;
 	struct workqueue_struct *wq;

@@ -147,11 +147,41 @@ out:
 	dput(parent);
 }
 
-/* As it was: what was written to a file that was given is gone. */
+/*
+ * Whether anything was ever written. What was only read is in the page cache as
+ * well, as zeroes, and must not count; tmpfs has nothing but that, and knows.
+ */
+static int file_find_data(struct file *file)
+{
+	struct address_space *mapping = file->f_mapping;
+	loff_t pos;
+	int ret;
+
+	ret = filemap_write_and_wait(mapping);
+	if (!ret && file_inode(file)->i_sb->s_magic != TMPFS_MAGIC)
+		ret = invalidate_inode_pages2(mapping);
+	if (ret)
+		return ret;
+	pos = vfs_llseek(file, 0, SEEK_DATA);
+	if (pos == -ENXIO)
+		return 0;
+	return pos < 0 ? pos : -EINVAL;
+}
+
+/*
+ * As it was: what was written to a file that was given is gone. Not so what
+ * somebody else has written to it before it was pinned.
+ */
 static void segment_restore(struct segment *segment)
 {
-	int ret = vfs_truncate(&segment->file->f_path, 0);
+	int ret;
 
+	if (!segment->used && file_find_data(segment->file) == -EINVAL) {
+		pr_warn("%s: somebody has written to %pD: it is left as it is\n",
+			segment->storage->storage.config.who, segment->file);
+		return;
+	}
+	ret = vfs_truncate(&segment->file->f_path, 0);
 	if (!ret && segment->given)
 		ret = vfs_fallocate(segment->file, 0, 0, segment->given);
 	if (ret)
@@ -367,27 +397,6 @@ static const char *file_problem(int err)
 	}
 }
 
-/*
- * Whether anything was ever written. What was only read is in the page cache as
- * well, as zeroes, and must not count; tmpfs has nothing but that, and knows.
- */
-static int file_find_data(struct file *file)
-{
-	struct address_space *mapping = file->f_mapping;
-	loff_t pos;
-	int ret;
-
-	ret = filemap_write_and_wait(mapping);
-	if (!ret && file_inode(file)->i_sb->s_magic != TMPFS_MAGIC)
-		ret = invalidate_inode_pages2(mapping);
-	if (ret)
-		return ret;
-	pos = vfs_llseek(file, 0, SEEK_DATA);
-	if (pos == -ENXIO)
-		return 0;
-	return pos < 0 ? pos : -EINVAL;
-}
-
 static int file_check_empty(const struct segment *segment,
 			    const struct diff_storage_config *config)
 {
@@ -575,6 +584,12 @@ static int file_choose_kind(struct diff_storage_file *self,
 
 /* Opening */
 
+/* To make a file in a frozen file system is to wait for whoever froze it. */
+static int file_check_thawed(const struct super_block *sb)
+{
+	return READ_ONCE(sb->s_writers.frozen) == SB_UNFROZEN ? 0 : -EBUSY;
+}
+
 static int file_find_directory(struct diff_storage_file *self, const char *path)
 {
 	struct file *file = file_open_root(&self->target.root, path,
@@ -585,7 +600,7 @@ static int file_find_directory(struct diff_storage_file *self, const char *path)
 	self->directory = file->f_path;
 	path_get(&self->directory);
 	filp_close(file, NULL);
-	return 0;
+	return file_check_thawed(self->directory.mnt->mnt_sb);
 }
 
 /* The directory that the path names something in. */
@@ -622,6 +637,9 @@ static int file_open_first(struct diff_storage_file *self)
 		ret = file_find_directory(self, path);
 		segment = ret ? ERR_PTR(ret) : segment_open_unnamed(self);
 	}
+	/* What is guarded by another session is immutable. */
+	if (segment == ERR_PTR(-EPERM))
+		return -ETXTBSY;
 	if (IS_ERR(segment))
 		return PTR_ERR(segment);
 	segment->made = named && segment->file->f_mode & FMODE_CREATED;
@@ -649,6 +667,13 @@ static int file_open(struct diff_storage_file *self,
 {
 	int ret = file_open_first(self);
 
+	if (ret == -EBUSY)
+		return error_set(config->error, config->who, ret,
+				 "the file system of %s is frozen",
+				 config->path);
+	if (ret == -ETXTBSY)
+		return error_set(config->error, config->who, -EBUSY,
+				 "%s is in use, or immutable", config->path);
 	if (ret)
 		return error_set(config->error, config->who, ret,
 				 "cannot open %s", config->path);

@@ -62,6 +62,9 @@ static char *target_existing(const char *name)
 		ret = path_permission(&path, MAY_WRITE | MAY_EXEC);
 	else
 		ret = -EINVAL;
+	/* Another session's, perhaps: nobody may write to it. */
+	if (ret == -EPERM && IS_IMMUTABLE(d_backing_inode(path.dentry)))
+		ret = -EBUSY;
 	text = ret ? ERR_PTR(ret) : target_absolute(&path, NULL);
 	path_put(&path);
 	return text;
@@ -108,6 +111,9 @@ static int target_refuse(const char *path, int err, struct error_text *error,
 	case -EINVAL:
 		return error_set(error, who, err,
 				 "%s is neither a block device, nor a file, nor a directory",
+				 path);
+	case -EBUSY:
+		return error_set(error, who, err, "%s is in use, or immutable",
 				 path);
 	case -EROFS:
 		return error_set(error, who, err,

@@ -36,6 +36,7 @@
 #include "compat/bdev.h"
 #include "compat/device.h"
 #include "compat/hook.h"
+#include "compat/work.h"
 #include "disk_watch.h"
 
 enum { WATCH_LOST, WATCH_RENEWED };	/* bits of disk_watch.flags */
@@ -263,7 +264,8 @@ void disk_watch_exit(void)
 	watch_forget_functions();
 }
 
-int disk_watch_add(struct disk_watch *watch, struct block_device *bdev)
+int disk_watch_add(struct disk_watch *watch, struct block_device *bdev,
+		   sector_t sectors)
 {
 	int ret = 0;
 
@@ -271,7 +273,7 @@ int disk_watch_add(struct disk_watch *watch, struct block_device *bdev)
 	watch->dev = bdev->bd_dev;
 	watch->partno = compat_bdev_partno(bdev);
 	watch->first = bdev->bd_start_sect;
-	watch->last = bdev->bd_start_sect + bdev_nr_sectors(bdev) - 1;
+	watch->last = bdev->bd_start_sect + sectors - 1;
 	watch->flags = 0;
 
 	mutex_lock(&watches_mutex);
@@ -290,7 +292,7 @@ void disk_watch_del(struct disk_watch *watch)
 	mutex_lock(&watches_mutex);
 	list_del_rcu(&watch->node);
 	if (list_empty(&watches))
-		queue_work(system_unbound_wq, &watch_stop_work);
+		compat_queue_unbound(&watch_stop_work);
 	mutex_unlock(&watches_mutex);
 	synchronize_rcu_expedited();
 }

@@ -59,10 +59,13 @@ void disk_watch_exit(void);
  * disk_watch_add() - starts to watch a device
  * @watch: @event is set
  * @bdev: the device; the caller holds it open, but only now
+ * @sectors: how many it had when its user looked
  *
- * Context: may sleep. Return: 0 or an errno of ftrace or the driver core.
+ * What has changed since then no event tells: the user asks for the verdict once
+ * without. Context: may sleep. Return: 0 or an errno of ftrace or the driver core.
  */
-int disk_watch_add(struct disk_watch *watch, struct block_device *bdev);
+int disk_watch_add(struct disk_watch *watch, struct block_device *bdev,
+		   sector_t sectors);
 
 /**
  * disk_watch_del() - ends it

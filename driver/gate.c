@@ -15,7 +15,8 @@
  * blk-throttle, not inside a bio-based driver, not on a current->bio_list.
  * A bio that is counted already is the remainder of a passed write, which
  * device-mapper and the split code submit again: it passes at once, also
- * through a closed gate, because the gate waits for it.
+ * through a closed gate, because the gate waits for it. So does a piece that was
+ * split off it, and is split once more: it is chained to what is counted.
  *
  * Completing. bio_endio() works off a chain of bios in a loop, but only as long
  * as it finds bio_chain_endio() in each. A chain of interposed bios would
@@ -54,6 +55,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 #include "compat/disk.h"
 #include "filter.h"
@@ -68,6 +70,7 @@
  */
 #define GATE_WORKERS 16
 
+#define GATE_SPLITS 16	/* of one bio, one after the other, that are recognised */
 #define GATE_POLL_US 1000	/* between two looks at a driver's accounting */
 
 struct gate {
@@ -217,22 +220,94 @@ static void gate_endio(struct bio *bio)
 		bio->bi_end_io(bio);
 }
 
-/*
- * Has this gate counted the bio? Gates of stacked disks may have interposed
- * their completions over each other's, when a driver sends the same bio down.
- */
-static bool gate_has_counted(const struct gate *gate, const struct bio *bio)
+/* While a completion is being interposed, nobody can tell whose it is. */
+static void gate_interposing(struct bio *bio)
 {
-	bio_end_io_t *end_io = bio->bi_end_io;
-	const struct origin_write *write = bio->bi_private;
+}
 
-	while (unlikely(end_io == gate_endio)) {
+/* Pairs with gate_interposed(). */
+static void gate_interpose(struct origin_write *write)
+{
+	struct bio *bio = write->bio;
+
+	write->end_io = bio->bi_end_io;
+	write->private = bio->bi_private;
+	WRITE_ONCE(bio->bi_end_io, gate_interposing);
+	smp_wmb(); /* see gate_interposed() */
+	WRITE_ONCE(bio->bi_private, write);
+	smp_wmb(); /* see gate_interposed() */
+	WRITE_ONCE(bio->bi_end_io, gate_endio);
+}
+
+/*
+ * Who completes a bio, which may be interposed by another gate at this moment:
+ * then it is gate_interposing() that does. Pairs with gate_interpose().
+ */
+static bio_end_io_t *gate_interposed(const struct bio *bio, void **private)
+{
+	bio_end_io_t *end_io = READ_ONCE(bio->bi_end_io);
+
+	smp_rmb(); /* see gate_interpose() */
+	*private = READ_ONCE(bio->bi_private);
+	smp_rmb(); /* see gate_interpose() */
+	return READ_ONCE(bio->bi_end_io) == end_io ? end_io : gate_interposing;
+}
+
+/*
+ * The origin_write by which this gate has counted a bio, or NULL. Gates of
+ * stacked disks may have interposed their completions over each other's, when a
+ * driver sends the same bio down. In the end, what the bio had before.
+ */
+static const struct origin_write *gate_counted(const struct gate *gate,
+					       bio_end_io_t **end_io,
+					       void **private)
+{
+	const struct origin_write *write;
+
+	while (unlikely(*end_io == gate_endio)) {
+		write = *private;
 		if (write->gate == gate)
-			return true;
-		end_io = write->end_io;
-		write = write->private;
+			return write;
+		*end_io = write->end_io;
+		*private = write->private;
+	}
+	return NULL;
+}
+
+/*
+ * Is the bio, whose completion is chained, a piece of one that this gate has
+ * counted? What the kernel splits off lies within the whole. The whole, to which
+ * it is chained, cannot end before it.
+ */
+static bool gate_has_counted_whole(const struct gate *gate, sector_t first,
+				   sector_t last, void *private)
+{
+	const struct origin_write *write;
+	bio_end_io_t *end_io;
+	unsigned int i;
+
+	for (i = 0; i < GATE_SPLITS; i++) {
+		end_io = gate_interposed(private, &private);
+		write = gate_counted(gate, &end_io, &private);
+		if (write)
+			return write->first <= first && last <= write->last;
+		if (end_io != chain_endio)
+			return false;
 	}
 	return false;
+}
+
+/* Has this gate counted the bio, or what it is a piece of? */
+static bool gate_has_counted(const struct gate *gate, const struct bio *bio,
+			     sector_t first, sector_t last)
+{
+	bio_end_io_t *end_io = bio->bi_end_io;
+	void *private = bio->bi_private;
+
+	if (gate_counted(gate, &end_io, &private))
+		return true;
+	return unlikely(end_io == chain_endio) &&
+	       gate_has_counted_whole(gate, first, last, private);
 }
 
 static bool gate_watched(struct gate *gate, sector_t first, sector_t last)
@@ -297,11 +372,8 @@ static bool gate_try(struct gate *gate, struct origin_write *write)
 	if (write->held_ns)
 		gate_trace_release(gate, write);
 	/* A polled bio's private pointer belongs to whoever polls it. */
-	bio->bi_opf &= ~REQ_POLLED;
-	write->end_io = bio->bi_end_io;
-	write->private = bio->bi_private;
-	bio->bi_end_io = gate_endio;
-	bio->bi_private = write;
+	bio_clear_polled(bio);
+	gate_interpose(write);
 	return true;
 }
 
@@ -347,7 +419,7 @@ static void gate_begin_hold(struct origin_write *write)
 {
 	INIT_WORK(&write->work, gate_work);
 	write->held_ns = ktime_get_ns();
-	write->stalled_ns = write->held_ns;
+	write->stalled_ns = 0;
 	trace_blksnap_hold(disk_devt(write->gate->disk), write->first,
 			   write->last - write->first + 1);
 }
@@ -399,13 +471,13 @@ static struct origin_write *gate_new_write(struct gate *gate, struct bio *bio)
 static bool gate_submit_to(struct gate *gate, struct bio *bio)
 {
 	struct origin_write *write;
-	sector_t first = bio->bi_iter.bi_sector;
+	sector_t first = bio->bi_iter.bi_sector, last;
 
-	if (gate_has_counted(gate, bio))
-		return false;
 	if (!bio_flagged(bio, BIO_REMAPPED))
 		first += bio->bi_bdev->bd_start_sect;
-	if (!gate_watched(gate, first, first + bio_sectors(bio) - 1))
+	last = first + bio_sectors(bio) - 1;
+	if (!gate_watched(gate, first, last) ||
+	    gate_has_counted(gate, bio, first, last))
 		return false;
 
 	write = gate_new_write(gate, bio);
@@ -543,15 +615,22 @@ static int gate_flush_queue(struct gate *gate, unsigned long deadline)
 int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 	       unsigned long deadline)
 {
+	unsigned long start;
 	int ret;
 
 	down_write(&gate->watchers_sem);
 	list_add_tail_rcu(&watcher->node, &gate->watchers);
 	gate->drained_once = false; /* its range was not counted before */
 	up_write(&gate->watchers_sem);
-	/* Decisions that were made without the watcher have been acted upon. */
+	/*
+	 * Who was not counted has not only decided, but also left the function
+	 * below the hook: his write is in the queue, or accounted.
+	 */
+	start = jiffies;
 	synchronize_rcu();
-	ret = gate_flush_queue(gate, deadline);
+	synchronize_rcu_tasks();
+	/* Nobody had to wait until here. */
+	ret = gate_flush_queue(gate, deadline + (jiffies - start));
 	if (ret)
 		gate_unwatch(gate, watcher);
 	return ret;
@@ -613,15 +692,24 @@ void gate_open(struct gate *gate)
 	mutex_unlock(&gates_mutex);
 }
 
-/* Writes that the driver of a bio-based disk has accounted and not ended. */
+/*
+ * Writes that the driver of a bio-based disk has accounted and not ended. Those
+ * to a partition are accounted with the partition alone.
+ */
 static unsigned long gate_accounted(const struct gate *gate)
 {
-	struct block_device *whole = gate->disk->part0;
+	struct block_device *part;
 	unsigned long sum = 0;
+	unsigned long index;
 	int cpu;
 
-	for_each_possible_cpu(cpu)
-		sum += part_stat_local_read_cpu(whole, in_flight[WRITE], cpu);
+	rcu_read_lock();
+	/* The whole disk is the one with index 0. */
+	xa_for_each(&gate->disk->part_tbl, index, part)
+		for_each_possible_cpu(cpu)
+			sum += part_stat_local_read_cpu(part, in_flight[WRITE],
+							cpu);
+	rcu_read_unlock();
 	return sum;
 }
 
@@ -660,34 +748,62 @@ void gate_settle(struct gate *gate)
 
 /* Life */
 
+/* What is held goes on, as nobody watches; nothing new is held. */
+static void __gate_await_unheld(struct gate *gate)
+{
+	lockdep_assert_held(&gates_mutex);
+	mutex_unlock(&gates_mutex);
+	wait_event(gate->none_held, !atomic_long_read(&gate->nr_held) ||
+		   READ_ONCE(gate->users));
+	mutex_lock(&gates_mutex);
+}
+
+/* Through a closed gate nothing passes: so what has passed comes to an end. */
+static void __gate_await_complete(struct gate *gate)
+{
+	lockdep_assert_held(&gates_mutex);
+	mutex_unlock(&gates_mutex);
+	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes) ||
+		   READ_ONCE(gate->users));
+	mutex_lock(&gates_mutex);
+}
+
+/* A user may have come, have had writes held, and have gone again. */
+static bool __gate_is_over(struct gate *gate)
+{
+	lockdep_assert_held(&gates_mutex);
+	return !gate->users && !atomic_long_read(&gate->nr_held) &&
+	       percpu_ref_is_zero(&gate->writes);
+}
+
 /*
  * The end of a gate begins when the last user has gone. Nobody watches any
  * more, so that no write is counted any more; those that are must complete
  * before the gate goes, or else a gate that comes after it would not know of
- * them. Should a user come first, the gate lives on.
+ * them. What is still held has to pass before the gate is closed for that:
+ * nobody may have to wait for the end of other writes. Should a user come first,
+ * the gate lives on.
  */
 static bool gate_outlives_writes(struct gate *gate)
 {
-	bool unused;
+	bool over = false;
 
 	mutex_lock(&gates_mutex);
-	__gate_close(gate);
-	do {
-		mutex_unlock(&gates_mutex);
-		wait_event(gate->drained,
-			   percpu_ref_is_zero(&gate->writes) ||
-			   READ_ONCE(gate->users));
-		mutex_lock(&gates_mutex);
-		/* A user may have come, woken us, and gone again. */
-	} while (!gate->users && !percpu_ref_is_zero(&gate->writes));
-	unused = !gate->users;
-	if (unused)
-		hash_del_rcu(&gate->node);
-	else
+	while (!over && !gate->users) {
+		__gate_await_unheld(gate);
+		if (gate->users)
+			break;
+		__gate_close(gate);
+		__gate_await_complete(gate);
+		over = __gate_is_over(gate);
+		if (over)
+			hash_del_rcu(&gate->node);
+		__gate_open(gate);
+	}
+	if (!over)
 		gate->ending = false;
-	__gate_open(gate);
 	mutex_unlock(&gates_mutex);
-	return unused;
+	return over;
 }
 
 /*
@@ -721,6 +837,17 @@ static void gate_destroy(struct work_struct *work)
 	filter_put();
 }
 
+/* mempool_init_slab_pool() takes no cache with a constructor. */
+static void *gate_pool_alloc(gfp_t gfp, void *data)
+{
+	return kmem_cache_alloc(write_cache, gfp);
+}
+
+static void gate_pool_free(void *write, void *data)
+{
+	kmem_cache_free(write_cache, write);
+}
+
 static struct gate *gate_create(struct gendisk *disk)
 {
 	struct gate *gate;
@@ -745,7 +872,8 @@ static struct gate *gate_create(struct gendisk *disk)
 				   disk->disk_name);
 	if (!gate->wq)
 		goto out;
-	ret = mempool_init_slab_pool(&gate->pool, GATE_RESERVE, write_cache);
+	ret = mempool_init(&gate->pool, GATE_RESERVE, gate_pool_alloc,
+			   gate_pool_free, NULL);
 	if (ret)
 		goto out_wq;
 	ret = percpu_ref_init(&gate->writes, gate_drained,
@@ -791,7 +919,9 @@ struct gate *gate_get(struct gendisk *disk)
 	}
 	if (!IS_ERR(gate)) {
 		WRITE_ONCE(gate->users, gate->users + 1);
-		wake_up_all(&gate->drained); /* should its end have begun */
+		/* Should its end have begun. */
+		wake_up_all(&gate->none_held);
+		wake_up_all(&gate->drained);
 	}
 	mutex_unlock(&gates_mutex);
 	memalloc_noio_restore(noio);

@@ -21,8 +21,8 @@ struct gate_watcher;
  * @first: first sector, counted from the start of the disk
  * @last: last sector
  * @held_ns: when it was first held (ktime_get_ns()); 0 if it never was
- * @stalled_ns: since when it has made no progress; the watcher that parks it
- *	sets it anew whenever it has done a part of its work
+ * @stalled_ns: since when it has waited for memory without progress, 0 at first;
+ *	belongs to the watcher that parks it
  * @joined: belongs to the watcher that parks it; false at first
  * @end_io: the submitter's completion, while the write is passed
  * @private: the submitter's private pointer, while the write is passed

@@ -195,12 +195,22 @@ void origin_sync(struct origin *origin)
 		compat_bdev_sync(frozen->handle.bdev);
 }
 
+/*
+ * Somebody else may have thawed it meanwhile (FITHAW). Then it was not quiet for
+ * as long as it had to be, and some kernels count one freeze too many.
+ */
 static void origin_thaw_one(struct frozen *frozen)
 {
-	int ret = compat_bdev_thaw(frozen->handle.bdev);
+	struct block_device *bdev = frozen->handle.bdev;
+	int ret = compat_bdev_thaw(bdev);
 
+	if (!ret)
+		return;
+	frozen->has_fs = false;
+	pr_warn("%pg: its file system was thawed by somebody else\n", bdev);
+	ret = compat_bdev_thaw_again(bdev);
 	if (ret)
-		pr_err("%pg: cannot thaw: error %d\n", frozen->handle.bdev, ret);
+		pr_err("%pg: cannot thaw: error %d\n", bdev, ret);
 }
 
 /*

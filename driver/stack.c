@@ -26,7 +26,32 @@ bool stack_has(const struct stack *stack, dev_t disk)
 	unsigned int i;
 
 	for (i = 0; i < stack->nr; i++)
-		if (stack->disks[i] == disk)
+		if (stack->below[i].disk == disk)
+			return true;
+	return false;
+}
+
+bool stack_shares(const struct stack *stack, const struct block_device *bdev)
+{
+	dev_t disk = disk_devt(bdev->bd_disk);
+	unsigned int i;
+
+	for (i = 0; i < stack->nr; i++) {
+		if (stack->below[i].disk != disk)
+			continue;
+		if (bdev->bd_dev == disk || stack->below[i].dev == disk ||
+		    stack->below[i].dev == bdev->bd_dev)
+			return true;
+	}
+	return false;
+}
+
+static bool stack_has_device(const struct stack *stack, dev_t dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < stack->nr; i++)
+		if (stack->below[i].dev == dev)
 			return true;
 	return false;
 }
@@ -57,8 +82,9 @@ static int stack_read(const char *path, char *text, size_t size)
 	filp_close(file, NULL);
 	if (len < 0)
 		return len;
+	if (len && text[len - 1] == '\n')
+		len--;
 	text[len] = '\0';
-	strim(text);
 	return 0;
 }
 
@@ -119,10 +145,11 @@ static int stack_enter(struct stack *stack, dev_t dev, unsigned int level)
 	ret = stack_disk_of(dev, &disk);
 	if (ret)
 		return ret;
-	if (!stack_has(stack, disk)) {
+	if (!stack_has_device(stack, dev)) {
 		if (stack->nr == STACK_DISKS_MAX)
 			return -E2BIG;
-		stack->disks[stack->nr++] = disk;
+		stack->below[stack->nr].dev = dev;
+		stack->below[stack->nr++].disk = disk;
 	}
 	stack->height = max(stack->height, level);
 	return stack_descend(stack, disk, level);
@@ -173,13 +200,31 @@ static int stack_enter_btrfs(struct stack *stack, const struct super_block *sb,
 	return stack_enter_all(stack, dir, level);
 }
 
-/* What has neither is built upon nothing: tmpfs, or a network. */
+/* Memory, or another machine's affair. */
+static bool stack_is_nothing(const struct super_block *sb)
+{
+	switch (sb->s_magic) {
+	case TMPFS_MAGIC:
+	case RAMFS_MAGIC:
+	case NFS_SUPER_MAGIC:
+	case CIFS_SUPER_MAGIC:
+	case SMB2_SUPER_MAGIC:
+	case V9FS_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int stack_enter_fs(struct stack *stack, const struct super_block *sb,
 			  unsigned int level)
 {
 	if (sb->s_magic == BTRFS_SUPER_MAGIC)
 		return stack_enter_btrfs(stack, sb, level);
-	return sb->s_bdev ? stack_enter(stack, sb->s_bdev->bd_dev, level) : 0;
+	if (sb->s_bdev)
+		return stack_enter(stack, sb->s_bdev->bd_dev, level);
+	stack->unknown |= !stack_is_nothing(sb);
+	return 0;
 }
 
 static int stack_enter_file(struct stack *stack, const struct path *path,
@@ -192,7 +237,7 @@ static int stack_enter_file(struct stack *stack, const struct path *path,
 	return stack_enter_fs(stack, inode->i_sb, level);
 }
 
-/* The file system that holds a loop device's file. A deleted file has none. */
+/* The file system that holds a loop device's file, if that has a name here. */
 static int stack_descend_loop(struct stack *stack, dev_t disk,
 			      unsigned int level)
 {
@@ -209,8 +254,12 @@ static int stack_descend_loop(struct stack *stack, dev_t disk,
 	if (!ret)
 		ret = kern_path(file, LOOKUP_FOLLOW, &path);
 	kfree(file);
+	if (ret == -ENOENT) {
+		stack->unknown = true;
+		return 0;
+	}
 	if (ret)
-		return ret == -ENOENT ? 0 : ret;
+		return ret;
 	ret = stack_enter_file(stack, &path, level);
 	path_put(&path);
 	return ret;
@@ -238,20 +287,25 @@ static int stack_descend(struct stack *stack, dev_t disk, unsigned int level)
 	return ret;
 }
 
+static void stack_begin(struct stack *stack)
+{
+	stack->height = 0;
+	stack->unknown = false;
+	stack->nr = 0;
+}
+
 int stack_walk(dev_t dev, struct stack *stack)
 {
 	dev_t disk;
 	int ret;
 
-	stack->height = 0;
-	stack->nr = 0;
+	stack_begin(stack);
 	ret = stack_disk_of(dev, &disk);
 	return ret ?: stack_descend(stack, disk, 0);
 }
 
 int stack_walk_fs(const struct super_block *sb, struct stack *stack)
 {
-	stack->height = 0;
-	stack->nr = 0;
+	stack_begin(stack);
 	return stack_enter_fs(stack, sb, 1);
 }

@@ -4,6 +4,7 @@
 
 #include <linux/types.h>
 
+struct block_device;
 struct super_block;
 
 #define STACK_DISKS_MAX 64
@@ -11,13 +12,19 @@ struct super_block;
 /**
  * struct stack - what a block device is built upon
  * @height: how many layers there are below it, at most
- * @nr: how many of @disks are used
- * @disks: every disk below it, at any depth; it is not among them itself
+ * @unknown: there is something below of which nobody can tell what it is
+ * @nr: how many of @below are used
+ * @below: every device below it, at any depth, and the disk that it lies on; it
+ *	is not among them itself
  */
 struct stack {
 	unsigned int height;
+	bool unknown;
 	unsigned int nr;
-	dev_t disks[STACK_DISKS_MAX];
+	struct {
+		dev_t dev;
+		dev_t disk;
+	} below[STACK_DISKS_MAX];
 };
 
 /**
@@ -26,10 +33,12 @@ struct stack {
  * @stack: the answer
  *
  * Follows the slaves of device-mapper, md and others, and the file of a loop
- * device to the devices of its file system.
+ * device to the devices of its file system. A file that cannot be found (deleted,
+ * or out of the task's reach), or whose file system lies on others (overlayfs), is
+ * unknown.
  *
  * Context: may sleep. Return: 0; -ENOENT when sysfs is not mounted at /sys;
- * -E2BIG when there are more than STACK_DISKS_MAX disks.
+ * -E2BIG when there are more than STACK_DISKS_MAX devices.
  */
 int stack_walk(dev_t dev, struct stack *stack);
 
@@ -48,5 +57,12 @@ int stack_walk_fs(const struct super_block *sb, struct stack *stack);
  * @disk: the whole disk's number
  */
 bool stack_has(const struct stack *stack, dev_t disk);
+
+/**
+ * stack_shares() - is something below that has sectors of a device? Context: any.
+ * @stack: from stack_walk()
+ * @bdev: a disk or a partition; partitions are taken to be apart
+ */
+bool stack_shares(const struct stack *stack, const struct block_device *bdev);
 
 #endif

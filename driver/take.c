@@ -181,6 +181,23 @@ static int take_open_origin(struct snapshot *snapshot)
 	return take_blame(snapshot, ret);
 }
 
+/* What may be built upon another origin has no place in the order. */
+static int take_check_order(struct session *session)
+{
+	struct snapshot *snapshot;
+
+	if (list_is_singular(&session->snapshots))
+		return 0;
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (snapshot->stack.unknown)
+			return take_blame(snapshot,
+					  error_set(&snapshot->error,
+						    snapshot->label, -EINVAL,
+						    "nobody can tell what %s is built upon: it can only be taken alone",
+						    snapshot->device));
+	return 0;
+}
+
 static int take_open_origins(struct session *session)
 {
 	struct snapshot *snapshot;
@@ -192,6 +209,11 @@ static int take_open_origins(struct session *session)
 			take_close_origins(session, snapshot);
 			return ret;
 		}
+	}
+	ret = take_check_order(session);
+	if (ret) {
+		take_close_origins(session, NULL);
+		return ret;
 	}
 	list_sort(NULL, &session->snapshots, origin_top_down);
 	return 0;
@@ -220,6 +242,17 @@ static struct snapshot *session_origin_on(struct session *session,
 	return NULL;
 }
 
+static struct snapshot *session_origin_upon(struct session *session,
+					    struct block_device *bdev)
+{
+	struct snapshot *snapshot;
+
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		if (stack_shares(&snapshot->stack, bdev))
+			return snapshot;
+	return NULL;
+}
+
 static struct snapshot *session_origin_below(struct session *session,
 					     const struct stack *stack)
 {
@@ -233,7 +266,7 @@ static struct snapshot *session_origin_below(struct session *session,
 
 /*
  * May this session's origins and that one's difference storage live together?
- * Not if they share sectors. And not if the storage is built upon an origin's
+ * Not if they share sectors, on whatever layer. And not if the storage is built upon an origin's
  * disk: what is stored would arrive there as a write of another driver, be
  * preserved, stored, and arrive again.
  */
@@ -250,6 +283,13 @@ static int take_check_pair(struct session *session, struct session *origins,
 				 "%s, the difference storage of session %s, shares sectors with the origin %s of %s",
 				 diff->diff_file, diff->name, snapshot->device,
 				 snapshot->label);
+	if (diff->diff_target.dev)
+		snapshot = session_origin_upon(origins, diff->storage->bdev);
+	if (snapshot)
+		return error_set(&session->error, session->name, -EBUSY,
+				 "the origin %s of %s is built upon %s, the difference storage of session %s",
+				 snapshot->device, snapshot->label,
+				 diff->diff_file, diff->name);
 	snapshot = session_origin_below(origins, &diff->diff_stack);
 	if (snapshot)
 		return error_set(&session->error, session->name, -EXDEV,
@@ -269,7 +309,7 @@ static bool session_stores_on_image(const struct session *session)
 	unsigned int i;
 
 	for (i = 0; i < session->diff_stack.nr; i++)
-		if (image_is(session->diff_stack.disks[i]))
+		if (image_is(session->diff_stack.below[i].disk))
 			return true;
 	return bdev && image_is(disk_devt(bdev->bd_disk));
 }
@@ -284,6 +324,7 @@ static int session_walk_storage(struct session *session)
 	if (storage->bdev)
 		return stack_walk(storage->bdev->bd_dev, &session->diff_stack);
 	session->diff_stack.nr = 0;
+	session->diff_stack.unknown = false;
 	return 0;
 }
 
@@ -296,6 +337,10 @@ static int take_check_storage(struct session *session)
 	if (ret)
 		return error_set(&session->error, session->name, ret,
 				 "cannot find out what %s consists of",
+				 session->diff_file);
+	if (session->diff_stack.unknown)
+		return error_set(&session->error, session->name, -EXDEV,
+				 "nobody can tell what %s is built upon: it may be an origin",
 				 session->diff_file);
 	if (session_stores_on_image(session))
 		return error_set(&session->error, session->name, -EXDEV,
@@ -447,6 +492,8 @@ static int take_fill_storage(struct session *session)
 	u64 low = min(session_diff_low(session, bytes), bytes / 2);
 	u64 first = max(2 * low, DIFF_FIRST_MIN);
 
+	/* The limit may be far away: to begin with, half of the room will do. */
+	first = min(first, max(storage->ops->room(storage) / 2, DIFF_FIRST_MIN));
 	if (diff_storage_does_io(storage) ||
 	    (storage->bdev &&
 	     !take_disk_is_origin(session, storage->bdev->bd_disk)))
@@ -529,6 +576,7 @@ static int snapshot_create_area(struct snapshot *snapshot)
 	struct session *session = snapshot->session;
 	struct diff_area_config config = {
 		.origin = snapshot_bdev(snapshot),
+		.sectors = tracker_sectors(snapshot->tracker),
 		.granule = snapshot->picked,
 		.storage = session->storage,
 		.wq = session->wq,
@@ -586,9 +634,10 @@ static int snapshot_watch(struct snapshot *snapshot)
 {
 	int ret;
 
-	snapshot->noticed = false;
+	snapshot->noticed = true; /* what came before it was watched */
 	snapshot->watch.event = snapshot_noticed;
-	ret = disk_watch_add(&snapshot->watch, snapshot_bdev(snapshot));
+	ret = disk_watch_add(&snapshot->watch, snapshot_bdev(snapshot),
+			     tracker_sectors(snapshot->tracker));
 	if (ret)
 		error_set(&snapshot->error, snapshot->label, ret,
 			  "cannot watch %s", snapshot->device);
@@ -729,7 +778,7 @@ static int snapshot_tell_extent(struct snapshot *snapshot,
 	first = extent->first + extent->bdev->bd_start_sect;
 	end = first + extent->sectors;
 	first = max(first, start);
-	end = min(end, start + bdev_nr_sectors(origin));
+	end = min(end, start + tracker_sectors(snapshot->tracker));
 	if (first >= end)
 		return 0;
 	return fn(snapshot, first - start, end - start - 1);

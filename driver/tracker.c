@@ -23,8 +23,11 @@
  * @node: in trackers; protected by trackers_mutex
  * @disk: of the origin; set once, kept by the gate
  * @users: protected by trackers_mutex
- * @areas_sem: keeps @areas for the gate's workers
- * @areas: armed ones; protected by @areas_sem, read also under RCU
+ * @areas_sem: keeps what is in @areas for the gate's workers, who may wait for
+ *	I/O with it; so who arms an area, with gates closed, does not take it
+ * @areas: armed ones; changed under @areas_lock, and taken from under @areas_sem
+ *	as well; read under RCU or @areas_sem
+ * @areas_lock: see @areas
  * @map_lock: protects changes of @map
  * @map: what changed, or NULL; holds a reference; read under RCU
  */
@@ -36,12 +39,18 @@ struct tracker {
 	unsigned int users;
 	struct rw_semaphore areas_sem;
 	struct list_head areas;
+	spinlock_t areas_lock;	/* protects changes of @areas */
 	spinlock_t map_lock;	/* protects changes of @map */
 	struct cbt_map __rcu *map;
 };
 
 static LIST_HEAD(trackers);	/* protected by trackers_mutex */
 static DEFINE_MUTEX(trackers_mutex);
+
+/* Each area that is armed; the caller has areas_sem, or is under RCU. */
+#define tracker_for_each_area(area, tracker)				\
+	list_for_each_entry_rcu(area, &(tracker)->areas, node,		\
+				lockdep_is_held(&(tracker)->areas_sem))
 
 static struct tracker *to_tracker(struct gate_watcher *watcher)
 {
@@ -74,8 +83,7 @@ static bool tracker_drops(const struct tracker *tracker, enum req_op op)
 
 	if (op != REQ_OP_DISCARD || !tracker_takes_discards(tracker))
 		return false;
-	list_for_each_entry_rcu(area, &tracker->areas, node,
-				lockdep_is_held(&tracker->areas_sem)) {
+	tracker_for_each_area(area, tracker) {
 		if (diff_area_state(area) != DIFF_AREA_ACTIVE)
 			continue;
 		if (!area->config.drop_discards)
@@ -94,7 +102,7 @@ static bool tracker_satisfied(struct gate_watcher *watcher, enum req_op op,
 	if (tracker_drops(tracker, op))
 		return false;
 	tracker_clip(tracker, &first, &last);
-	list_for_each_entry_rcu(area, &tracker->areas, node)
+	tracker_for_each_area(area, tracker)
 		if (!diff_area_may_pass(area, first, last))
 			return false;
 	return true;
@@ -105,7 +113,7 @@ static void __tracker_count_dropped(struct tracker *tracker, sector_t sectors)
 	struct diff_area *area;
 
 	lockdep_assert_held(&tracker->areas_sem);
-	list_for_each_entry(area, &tracker->areas, node)
+	tracker_for_each_area(area, tracker)
 		if (diff_area_state(area) == DIFF_AREA_ACTIVE)
 			atomic64_add(sectors << SECTOR_SHIFT,
 				     &area->stats.discards_dropped);
@@ -123,12 +131,12 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 	down_read(&tracker->areas_sem);
 	if (tracker_drops(tracker, bio_op(write->bio))) {
 		__tracker_count_dropped(tracker, last - first + 1);
-		list_for_each_entry(area, &tracker->areas, node)
+		tracker_for_each_area(area, tracker)
 			diff_area_resume_one(area);
 		answer = GATE_DROPPED;
 		goto out;
 	}
-	list_for_each_entry(area, &tracker->areas, node) {
+	tracker_for_each_area(area, tracker) {
 		answer = diff_area_preserve(area, write, first, last,
 					    &tracker->areas);
 		if (answer != GATE_READY)
@@ -151,7 +159,7 @@ static void tracker_passed(struct gate_watcher *watcher,
 		tracker_clip(tracker, &first, &last);
 		cbt_map_mark(map, first, last);
 	}
-	list_for_each_entry_rcu(area, &tracker->areas, node)
+	tracker_for_each_area(area, tracker)
 		diff_area_passed(area, write);
 }
 
@@ -166,18 +174,25 @@ struct gate *tracker_gate(const struct tracker *tracker)
 	return tracker->gate;
 }
 
+sector_t tracker_sectors(const struct tracker *tracker)
+{
+	return tracker->watcher.last - tracker->watcher.first + 1;
+}
+
 void tracker_arm(struct tracker *tracker, struct diff_area *area)
 {
-	down_write(&tracker->areas_sem);
 	diff_area_note_armed(area);
+	spin_lock(&tracker->areas_lock);
 	list_add_tail_rcu(&area->node, &tracker->areas);
-	up_write(&tracker->areas_sem);
+	spin_unlock(&tracker->areas_lock);
 }
 
 void tracker_disarm(struct tracker *tracker, struct diff_area *area)
 {
 	down_write(&tracker->areas_sem);
+	spin_lock(&tracker->areas_lock);
 	list_del_rcu(&area->node);
+	spin_unlock(&tracker->areas_lock);
 	up_write(&tracker->areas_sem);
 	synchronize_rcu();
 }
@@ -188,7 +203,7 @@ static bool tracker_has_areas(struct tracker *tracker)
 	bool has = false;
 
 	down_read(&tracker->areas_sem);
-	list_for_each_entry(area, &tracker->areas, node)
+	tracker_for_each_area(area, tracker)
 		has |= diff_area_state(area) == DIFF_AREA_ACTIVE;
 	up_read(&tracker->areas_sem);
 	return has;
@@ -321,22 +336,23 @@ void tracker_mark_diff(struct tracker *tracker, struct cbt_frozen *frozen,
 
 /* Life */
 
-static struct tracker *tracker_find(const struct block_device *origin)
+static struct tracker *tracker_find(const struct block_device *origin,
+				    sector_t sectors)
 {
+	sector_t first = origin->bd_start_sect;
 	struct tracker *tracker;
 
 	lockdep_assert_held(&trackers_mutex);
 	list_for_each_entry(tracker, &trackers, node)
 		if (tracker->disk == origin->bd_disk &&
-		    tracker->watcher.first == origin->bd_start_sect &&
-		    tracker->watcher.last == origin->bd_start_sect +
-		    bdev_nr_sectors((struct block_device *)origin) - 1)
+		    tracker->watcher.first == first &&
+		    tracker_sectors(tracker) == sectors)
 			return tracker;
 	return NULL;
 }
 
 static struct tracker *tracker_create(struct block_device *origin,
-				      unsigned long deadline)
+				      sector_t sectors, unsigned long deadline)
 {
 	struct tracker *tracker;
 	int ret;
@@ -346,10 +362,10 @@ static struct tracker *tracker_create(struct block_device *origin,
 		return ERR_PTR(-ENOMEM);
 	tracker->disk = origin->bd_disk;
 	tracker->watcher.first = origin->bd_start_sect;
-	tracker->watcher.last = origin->bd_start_sect +
-				bdev_nr_sectors(origin) - 1;
+	tracker->watcher.last = origin->bd_start_sect + sectors - 1;
 	tracker->watcher.ops = &tracker_ops;
 	init_rwsem(&tracker->areas_sem);
+	spin_lock_init(&tracker->areas_lock);
 	INIT_LIST_HEAD(&tracker->areas);
 	spin_lock_init(&tracker->map_lock);
 
@@ -372,11 +388,13 @@ out:
 struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
 {
 	struct tracker *tracker;
+	sector_t sectors;
 
 	mutex_lock(&trackers_mutex);
-	tracker = tracker_find(origin);
+	sectors = bdev_nr_sectors(origin);
+	tracker = tracker_find(origin, sectors);
 	if (!tracker) {
-		tracker = tracker_create(origin, deadline);
+		tracker = tracker_create(origin, sectors, deadline);
 		if (!IS_ERR(tracker))
 			list_add_tail(&tracker->node, &trackers);
 	}

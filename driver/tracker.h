@@ -37,6 +37,15 @@ void tracker_put(struct tracker *tracker);
 struct gate *tracker_gate(const struct tracker *tracker);
 
 /**
+ * tracker_sectors() - how large the origin was when it was first followed
+ * @tracker: the tracker
+ *
+ * Whoever follows it takes the size from here: it may have changed since.
+ * Context: any.
+ */
+sector_t tracker_sectors(const struct tracker *tracker);
+
+/**
  * tracker_disk_has_areas() - is an active area armed on any part of a disk?
  * @disk: the disk. Context: may sleep.
  */

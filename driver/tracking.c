@@ -30,6 +30,7 @@
 #include <linux/string.h>
 #include <linux/sysfs.h>
 
+#include "compat/work.h"
 #include "event.h"
 #include "origin.h"
 #include "tracker.h"
@@ -109,10 +110,18 @@ static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
 	ret = PTR_ERR_OR_ZERO(tracking->tracker);
 	if (ret)
 		return ret;
-	ret = disk_watch_add(&tracking->watch, bdev);
+	ret = disk_watch_add(&tracking->watch, bdev,
+			     tracker_sectors(tracking->tracker));
 	if (ret)
 		tracker_put(tracking->tracker);
 	return ret;
+}
+
+static void tracking_unfollow(struct tracking *tracking)
+{
+	disk_watch_del(&tracking->watch);
+	tracker_put(tracking->tracker);
+	tracking->tracker = NULL;
 }
 
 static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
@@ -120,17 +129,19 @@ static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
 	struct cbt_map *map;
 	int ret;
 
-	map = tracking_create_map(tracking, bdev_nr_sectors(bdev));
-	if (IS_ERR(map))
-		return PTR_ERR(map);
 	ret = tracking_follow(tracking, bdev);
-	if (ret) {
-		cbt_map_put(map);
+	if (ret)
 		return error_set(&tracking->error, tracking->name, ret,
 				 "cannot follow the writes of %s",
 				 tracking->device);
+	map = tracking_create_map(tracking, tracker_sectors(tracking->tracker));
+	if (IS_ERR(map)) {
+		tracking_unfollow(tracking);
+		return PTR_ERR(map);
 	}
 	tracker_set_map(tracking->tracker, map);
+	/* In case that the size has changed before it was watched. */
+	compat_queue_unbound(&tracking->work);
 	return 0;
 }
 
@@ -179,8 +190,6 @@ int tracking_enable(struct tracking *tracking)
 	}
 	tracking_set_state(tracking, TRACKING_ACTIVE);
 	error_clear(&tracking->error);
-	/* In case that the size has changed before it was watched. */
-	queue_work(system_unbound_wq, &tracking->work);
 out:
 	mutex_unlock(&trackings_mutex);
 	return ret;
@@ -286,7 +295,7 @@ static void tracking_noticed(struct disk_watch *watch)
 
 	if (READ_ONCE(watch->flags))
 		tracker_break_map(tracking->tracker);
-	queue_work(system_unbound_wq, &tracking->work);
+	compat_queue_unbound(&tracking->work);
 }
 
 void tracking_settle(void)

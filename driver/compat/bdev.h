@@ -84,6 +84,22 @@ static inline int compat_bdev_thaw(struct block_device *bdev)
 	return bdev_thaw(bdev);
 }
 
+/*
+ * After compat_bdev_thaw() has failed, since the file system was not frozen any
+ * more: freezes it alone, so that both are thawed together.
+ */
+static inline int compat_bdev_thaw_again(struct block_device *bdev)
+{
+	int ret = -EINVAL;
+
+	mutex_lock(&bdev->bd_holder_lock);
+	if (bdev->bd_holder_ops && bdev->bd_holder_ops->freeze)
+		ret = bdev->bd_holder_ops->freeze(bdev); /* unlocks */
+	else
+		mutex_unlock(&bdev->bd_holder_lock);
+	return ret ?: bdev_thaw(bdev);
+}
+
 /* Only file systems claim their devices with an operation that freezes. */
 static inline bool __compat_bdev_has_fs(struct block_device *bdev)
 {
@@ -146,6 +162,12 @@ static inline int compat_bdev_freeze(struct block_device *bdev)
 static inline int compat_bdev_thaw(struct block_device *bdev)
 {
 	return thaw_bdev(bdev);
+}
+
+/* There is no way to freeze the file system alone, without a reference to it. */
+static inline int compat_bdev_thaw_again(struct block_device *bdev)
+{
+	return -EINVAL;
 }
 
 static inline bool compat_bdev_fs_frozen(struct block_device *bdev)

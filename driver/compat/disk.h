@@ -7,7 +7,10 @@
 
 #include "probed/all.h"
 
-/* A bio-based disk with these block sizes, in bytes. */
+/*
+ * A bio-based disk with these block sizes, in bytes. Memory is aligned to the
+ * logical one, so that each segment of a bio consists of whole blocks.
+ */
 static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 						unsigned int physical)
 {
@@ -15,6 +18,7 @@ static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 	struct queue_limits limits = {
 		.logical_block_size = logical,
 		.physical_block_size = physical,
+		.dma_alignment = logical - 1,
 	};
 
 	return blk_alloc_disk(&limits, NUMA_NO_NODE);
@@ -25,6 +29,7 @@ static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 		return ERR_PTR(-ENOMEM);
 	blk_queue_logical_block_size(disk->queue, logical);
 	blk_queue_physical_block_size(disk->queue, physical);
+	blk_queue_dma_alignment(disk->queue, logical - 1);
 	return disk;
 #endif
 }
