@@ -321,6 +321,64 @@ take_of_split() {
 	session_destroy t
 }
 
+# A driver accounts what goes to a partition with the partition alone.
+@test "take: delayed writes through a partition of a RAID, from before there was a session, are waited for (I2)" {
+	local md
+	delayed slow "$(disk 1)" 65536 0 200
+	raid_make 1 /dev/mapper/slow missing
+	md=$(readlink -e /dev/md/test)
+	partition "$md" 16M
+	stamp fill "$(part "$md" 1)" --seed 60 --length 8M
+	storm_on storm "$(part "$md" 1)" 4M --writers 8
+	session_make s "$(disk 2)" "$(part "$md" 1)"
+	sleep 1
+	takes_delayed s 0 8M
+	background_stop storm
+	session_destroy s
+}
+
+# raid_make LEVEL MEMBER...: /dev/md/test
+raid_make() {
+	local level=$1 chunk=()
+	shift
+	[[ $level -eq 1 ]] || chunk=(--chunk=64)
+	mdadm --create /dev/md/test --run --assume-clean --level="$level" --raid-devices=$# --size=31M "${chunk[@]}" "$@"
+	defer raid_stop "$@"
+	settle
+}
+
+raid_stop() {
+	local member
+	mdadm --stop /dev/md/test
+	for member; do
+		[[ $member == missing ]] || mdadm --zero-superblock "$member"
+	done
+	settle
+}
+
+# It splits in turn what has been split off.
+@test "take: writes of 4 MiB that a RAID 10 splits, twenty takes" {
+	local md name
+	for name in 1 2 3 4; do
+		dm_linear "member$name" "$(disk 3)" 65536 $((name * 65536))
+	done
+	raid_make 10 /dev/mapper/member{1,2,3,4}
+	md=$(readlink -e /dev/md/test)
+	storm storm "$md" 32M --writers 4 --min-size 4M --max-size 4M
+	session_make s "$(disk 2)" "$md"
+	stay_hooked
+	for _ in $(seq "$(scaled 20)"); do
+		common_untraced take_of_raid
+	done
+	background_stop storm
+	session_destroy s
+	session_destroy hook
+}
+
+take_of_raid() {
+	takes s && image_still "$(image_of s s1)" 512K 2 && releases s
+}
+
 # takes_delayed SESSION OFFSET LENGTH: until a take found writes on their way and waited for them. A slow machine may have
 # none on its way for a moment.
 takes_delayed() {
@@ -629,6 +687,39 @@ all_but_first() {
 	session_destroy upper
 }
 
+@test "take: a difference storage that an origin is built upon is refused, whichever comes first (EBUSY)" {
+	LOOP=$(losetup -f --show --sizelimit 32M "$(disk 2)")
+	defer losetup -d "$LOOP"
+	session_make s "$(disk 2)" "$LOOP"
+	take_refused s EBUSY "$LOOP" "$(disk 2)"
+	session_make one "$(disk 4)" "$LOOP"
+	takes one
+	put "$SESSIONS/s/s1/device" "$(disk 1)"
+	take_refused s EBUSY "$LOOP" "$(disk 2)"
+	session_destroy one
+	takes s
+	session_make one "$(disk 4)" "$LOOP"
+	take_refused one EBUSY "$LOOP" "$(disk 2)"
+	session_destroy one
+	session_destroy s
+}
+
+@test "take: a loop device whose file cannot be found is taken alone only (EINVAL), and is no difference storage (EXDEV)" {
+	ext4_make "$(disk 3)" fs 128M
+	truncate -s 32M "$DIR/file"
+	LOOP=$(losetup -f --show "$DIR/file")
+	defer losetup -d "$LOOP"
+	rm "$DIR/file"
+	session_make s "$(disk 2)" "$LOOP" "$(disk 3)"
+	take_refused s EINVAL "$LOOP"
+	rmdir "$SESSIONS/s/s2"
+	takes s
+	session_destroy s
+	session_make s "$LOOP" "$(disk 3)"
+	take_refused s EXDEV "$LOOP"
+	session_destroy s
+}
+
 # --- file systems that are frozen ------------------------------------------------------------------------------------
 
 @test "take: a file system that is frozen already (EBUSY), and the other one is not left so (lesson 14)" {
@@ -653,6 +744,19 @@ all_but_first() {
 	session_of "$(disk 2)" "$(disk 1)" "$(disk 3)"
 	ext4_right "$(image_of s s1)"
 	ext4_right "$(image_of s s2)"
+	session_destroy s
+}
+
+@test "take: a difference storage on a file system that is frozen (EBUSY)" {
+	ext4_make "$(disk 3)" diffs 128M
+	fsfreeze -f "$DIR"
+	defer thaw_if_frozen "$DIR"
+	session_make s "$DIR/diff" "$(disk 1)"
+	take_refused s EBUSY "$DIR/diff" frozen
+	put "$SESSIONS/s/diff_file" "$DIR"
+	take_refused s EBUSY "$DIR" frozen
+	fsfreeze -u "$DIR"
+	takes s
 	session_destroy s
 }
 
