@@ -11,6 +11,14 @@ vm_default_release=bookworm
 vm_releases=(bookworm trixie trixie-backports)
 vm_name=${0##*/}
 
+# Nothing ever comes from there.
+exec {vm_silence}<> <(:)
+
+# Waits, without a process that waits: pause SECONDS
+pause() {
+	read -rt "$1" -u "$vm_silence" || true
+}
+
 die() {
 	printf '%s: %s\n' "$vm_name" "$*" >&2
 	exit 2
