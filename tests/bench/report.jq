@@ -132,6 +132,16 @@ def map_table: [(("per-block", "share", "size") as $kind | keys[] | select(start
 		(of($case; .node_bytes) | shown(0)), (of($case; if .driver.chunks_preserved > 0 then .node_bytes / .driver.chunks_preserved else null end) | shown(1))]] |
 	table(["case", "preserved granules", "entries", "`map_bytes`", "all nodes, bytes", "bytes a granule"]);
 
+# The two newest files, as two days: the ratios of all cases that both have.
+def of_file: [.measurements | group_by(.case)[] | {key: .[0].case, value: [.[].values]}] | from_entries;
+def repeated_table: [to_entries | sort_by(.key)[-2:][].value | {date: .runs[-1].date, cases: of_file}] |
+	if length < 2 then "Not yet." else . as [$old, $new] |
+		[("rand4k-d32", "rand4k-d1", "seq1m", "again4k-d32", "read-seq-untouched", "read-seq-half", "read-rand-half") as $row |
+			($new.cases | variants($row))[] | select(. != "bare") as $variant | "\($row)/\(.)" as $case |
+			[$old, $new | .cases | ratio($case; "\($row)/bare")] as [$before, $after] | select($before and $after) |
+			["`\($case)`", ($before | shown(3)), ($after | shown(3)), ($after / $before - 1 | percent)]] |
+		table(["case", "to bare, \($old.date)", "to bare, \($new.date)", "difference"]) end;
+
 def runs_table: [to_entries | sort_by(.key)[] | .key as $file | .value | . as $all | .runs | to_entries[] |
 	[.value.date, "`\(.value.commit)`", .value.kernel, .value.qemu, "\(.value.host_cpu), \(.value.host_cpus) CPUs", "\(.value.seconds) s",
 		([$all.measurements[] | select(.run == 0 + 0)] | length | tostring)] | .[:6]] | unique |
@@ -179,6 +189,9 @@ def report($findings):
 	"A grace period of RCU took \(of("grace-period"; .us) | shown(0)) us in this machine.", "", take_table, "",
 	"![The map](benchmarks/map.svg)", "",
 	"`share` is of 256 MiB, overwritten at random or in order, 4 KiB at a time; `size` and `per-block` over the whole device.", "", map_table, "",
+	"## Repeated on another day", "",
+	"The ratios of the two newest files. Where a case of blksnap differs by far, another driver was measured: see the commits above.", "",
+	($files | repeated_table), "",
 	"## Files", "", "The results are in `tests/bench/results`; each case of the tables is the newest one there.";
 
 # --- data of the plots -------------------------------------------------------------------------------------------------
