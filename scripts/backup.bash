@@ -330,7 +330,10 @@ read_image() {
 # need_unwritten: the change map knows nothing of what was written to an image, so that would be in one backup, and be
 # neither in the next nor undone by it.
 need_unwritten() {
-	[[ $(<"$image_written") -eq 0 ]] ||
+	local chunks
+	chunks=$(attr_read "${image_written%/*}" "${image_written##*/}")
+	[[ -n $chunks ]] || fail "$image_device: its image has gone: the session was released"
+	[[ $chunks -eq 0 ]] ||
 		fail "$image_device: its image was written to (was it mounted?), so it is not the snapshot any more: not backed up"
 }
 
@@ -442,12 +445,9 @@ backup_image() {
 		say "$name: goes on with $id.$kind, which was interrupted"
 	fi
 	[[ $kind == full ]] || increment=(--since "$since")
-	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --heading "$(heading)" \
-		"$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
-	if [[ $(<"$image_written") -ne 0 ]]; then
-		rm -f -- "$data.partial" "$data.index.partial"
-		need_unwritten
-	fi
+	# Nothing is indexed that was read when the image may have been written to already: what is indexed may be kept.
+	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --unwritten "$image_written" \
+		--heading "$(heading)" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
 	describe "$id"
 	m_data[$id]=$id.$kind
 	m_index[$id]=$id.$kind.index

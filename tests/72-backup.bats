@@ -478,6 +478,31 @@ has_lines() {
 	run -0 blksnap verify "$backups"
 }
 
+@test "backup: what was read of an image that had been written to is not kept" {
+	local next=00001.full code=0
+	backup_disk
+	slow_origin
+	blksnap track "$dev"
+	blksnap take s --diff "$(disk 2)" "$dev"
+	blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	wait_until 100 has_lines 1 "$chain/$next"
+	# Where it gets last.
+	dd if=/dev/urandom of=/dev/blksnap/s/origin bs=4096 seek=15000 count=1 oflag=direct status=none
+	wait "$tool" || code=$?
+	[[ $code -eq 1 ]] || fail "ended with $code: $(cat "$BATS_TEST_TMPDIR/said")"
+	grep -q 'was written to' "$BATS_TEST_TMPDIR/said"
+	[[ ! -e $chain/00001.json ]]
+	has_lines 1 "$chain/$next"
+	run ! grep -q '^ *60817408 ' "$chain/$next.index.partial"
+	blksnap release s
+	backed_up
+	[[ $output == *'goes on with 00001.full, which was interrupted'* ]]
+	restored
+	run -0 blksnap verify "$backups"
+	blksnap track --off "$dev"
+}
+
 @test "backup: an increment that was killed is continued from the same image, and else replaced" {
 	local next=00002.increment there=1 i
 	backup_disk
