@@ -278,13 +278,14 @@ lock() {
 	lock_descriptor=$descriptor
 }
 
-# publish ID: what the copier has written gets its name, the manifest last.
+# publish ID: what the copier has written gets its name, the manifest last. The index first: it never tells of data that
+# has gone.
 publish() {
 	local id=$1 data=$chain/${m_data[$1]} index=$chain/${m_index[$1]}
 	m_index_sha256[$id]=$(sha256_of_file "$index.partial")
 	manifest_text "$id" >"$chain/$id.json.partial"
-	mv -f -- "$data.partial" "$data"
 	mv -f -- "$index.partial" "$index"
+	mv -f -- "$data.partial" "$data"
 	sync -- "$chain/$id.json.partial" "$chain"
 	mv -f -- "$chain/$id.json.partial" "$chain/$id.json"
 	sync -- "$chain"
@@ -414,10 +415,12 @@ heading() {
 		"${image_generation:--}" "${image_number:-0}" "$image_id" "$image_size"
 }
 
-# find_kept INDEX: of a backup that was interrupted, what is still good. Sets kept_options; empty if nothing is.
+# find_kept DATA: of a backup that was interrupted, what is still good. Sets kept_options; empty if nothing is.
 find_kept() {
-	local index=$1 line is_kind is_parent is_generation is_number is_image is_size
+	local index=$1.index.partial line is_kind is_parent is_generation is_number is_image is_size
 	kept_options=()
+	# A full has its size from the beginning on.
+	[[ -f $1.partial && ($kind != full || $(stat -c %s -- "$1.partial") -eq $image_size) ]] || return 0
 	[[ -s $index ]] && IFS= read -r line <"$index" || return 0
 	[[ $line != "$(heading)" ]] || {
 		kept_options=(--kept "$index")
@@ -438,9 +441,9 @@ backup_image() {
 	id=$(next_id)
 	data=$chain/$id.$kind
 	remove_useless "$id.$kind"
-	find_kept "$data.index.partial"
+	find_kept "$data"
 	if [[ ${#kept_options[@]} -eq 0 ]]; then
-		rm -f -- "$data.partial" "$data.index.partial"
+		rm -f -- "$data.index.partial" "$data.partial"
 	else
 		say "$name: goes on with $id.$kind, which was interrupted"
 	fi
@@ -978,7 +981,7 @@ remove_older() {
 merge_to_full() {
 	local id=$1 data=$chain/$1.full old_data=$chain/${m_data[$1]} old_index=$chain/${m_index[$1]}
 	chain_arguments "$id" || fail "$id cannot be made a full; see: blksnap verify $chain"
-	rm -f -- "$data.partial" "$data.index.partial"
+	rm -f -- "$data.index.partial" "$data.partial"
 	copy "${chain##*/}" merge --heading "# blksnap merged ${m_uuid[$id]}" "$data.partial" "$data.index.partial" \
 		"${m_size[$id]}" "${chain_files[@]}" || fail "$chain: nothing was merged"
 	m_kind[$id]=full m_parent[$id]='' m_parent_uuid[$id]='' m_since[$id]=0

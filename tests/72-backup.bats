@@ -543,6 +543,33 @@ has_lines() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: a full whose data has got its name, is too short or missing is not continued" {
+	local state
+	backup_disk
+	origin_of 40960
+	backed_up --track
+	for state in renamed short missing; do
+		rm "$chain/00001.json"
+		mv "$chain/00001.full.index" "$chain/00001.full.index.partial"
+		[[ $state == renamed ]] || mv "$chain/00001.full" "$chain/00001.full.partial"
+		[[ $state != short ]] || truncate -s -512 "$chain/00001.full.partial"
+		[[ $state != missing ]] || rm "$chain/00001.full.partial"
+		backed_up
+		[[ $output != *'goes on with'* && $number == 00001 ]] || fail "$state: $output"
+		restored
+		[[ $(files "$chain") == '00001.full 00001.full.index 00001.json' ]]
+	done
+	# Nor by the copier, whatever it is told.
+	cp "$chain/00001.full" "$BATS_TEST_TMPDIR/data"
+	for state in short missing; do
+		[[ $state == short ]] && truncate -s -512 "$BATS_TEST_TMPDIR/data" || rm "$BATS_TEST_TMPDIR/data"
+		run -1 blksnap-copy save --kept "$chain/00001.full.index" --heading '# test' \
+			"$dev" "$BATS_TEST_TMPDIR/data" "$BATS_TEST_TMPDIR/index"
+		[[ $output == *'nothing of it can be kept' && ! -e $BATS_TEST_TMPDIR/index ]]
+	done
+	blksnap track --off "$dev"
+}
+
 @test "backup: a signal releases the session, and what was begun is no backup" {
 	local next=00001.full signal code
 	backup_disk

@@ -7,8 +7,8 @@
  *		writes a backup of IMAGE. Without --since a full: DATA is IMAGE with holes. With it, one after the other,
  *		the blocks of which the map has a byte above N. INDEX has their checksums, below a line with the heading.
  *		--kept: the index of a backup to the same DATA that was interrupted. What it has is kept, but for blocks
- *		with a byte above --kept-since. --unwritten: how much was written to IMAGE. As soon as that is not 0, nothing
- *		more is indexed, and it fails.
+ *		with a byte above --kept-since; DATA has to be as long as it says. --unwritten: how much was written to
+ *		IMAGE. As soon as that is not 0, nothing more is indexed, and it fails.
  *	send [--map FILE --block SIZE --since N] IMAGE
  *		the same to stdout, which ends with a line that tells the other end whether it has all.
  *	restore [--larger] TARGET SIZE {full|packed DATA INDEX}...
@@ -186,6 +186,19 @@ static struct source *open_image(const char *path, struct index *kept, uint64_t 
 	return source_image(path, &options, size);
 }
 
+/* A file that was lost would be made anew, as one hole. */
+static void need_kept_data(const char *path, const struct index *kept, uint64_t size)
+{
+	uint64_t wanted = option.since >= 0 ? kept->data_size : size;
+	struct stat data;
+
+	if (stat(path, &data) < 0)
+		die("%s: %s: nothing of it can be kept", path, strerror(errno));
+	if ((uint64_t)data.st_size < wanted)
+		die("%s has %" PRIu64 " bytes, and should have %" PRIu64 ": nothing of it can be kept", path,
+		    (uint64_t)data.st_size, wanted);
+}
+
 static int save(int count, char **arguments)
 {
 	struct source *source;
@@ -196,6 +209,8 @@ static int save(int count, char **arguments)
 	if (count != 3 || !option.heading)
 		usage();
 	source = open_image(arguments[0], &kept, &size);
+	if (option.kept)
+		need_kept_data(arguments[1], &kept, size);
 	if (option.since >= 0)
 		sink = sink_packed(arguments[1], arguments[2], option.heading, option.unwritten);
 	else
