@@ -146,10 +146,16 @@ read_manifest() {
 	done
 }
 
-# read_chain DIRECTORY: all its manifests. What is damaged is left out, and told; it is in damaged_manifests.
+# read_chain DIRECTORY: all its manifests, and nothing else. What is damaged is left out, and told; it is in
+# damaged_manifests.
 read_chain() {
-	local file
+	local file member
 	backups=() damaged_manifests=()
+	for member in $manifest_members; do
+		local -n known=m_$member
+		# shellcheck disable=SC2034 # a reference
+		known=()
+	done
 	for file in "$1"/[0-9]*.json; do
 		manifest_id=
 		if read_manifest "$(cat -- "$file")" 2>/dev/null && [[ $manifest_id.json == "${file##*/}" && -n ${m_data[$manifest_id]} ]]; then

@@ -703,6 +703,24 @@ as_before() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: what belongs to a damaged manifest stays, also beside a chain with the same numbers" {
+	local other before
+	backup_disk
+	origin_of 4096
+	other=$backups/$(basename "$(disk 5)")
+	blksnap track "$dev"
+	for _ in 1 2; do
+		blksnap backup "$backups" --diff "$(disk 2)" "$dev" "$(disk 5)"
+	done
+	[[ -e $chain/00002.increment && -e $other/00002.full ]]
+	sed -i 's/"size": /"size": 9/' "$other/00002.json"
+	before=$(sha256sum "$other"/0000[12]*)
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev" "$(disk 5)"
+	[[ $output == *"$other/00002.json: damaged"* && $output != *'removed'* ]]
+	[[ $(sha256sum "$other"/0000[12]*) == "$before" && -e $other/00003.json ]]
+	blksnap track --off "$dev"
+}
+
 # --- pipes -----------------------------------------------------------------------------------------------------------
 
 @test "backup: to a pipe, and back; cut off and damaged streams are found" {
