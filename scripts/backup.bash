@@ -346,6 +346,17 @@ need_unwritten() {
 
 # ---- what is to be made ----
 
+# need_same_device NAME: the chain that was read is one of this device. Its directory has the last part of the path only,
+# which two devices may share. Another path of the same device is as good.
+need_same_device() {
+	local before
+	[[ ${#backups[@]} -gt 0 && -z $opt_renamed ]] || return 0
+	before=${m_device[${backups[-1]}]}
+	[[ $before == "$image_device" || $before -ef $image_device ]] ||
+		fail "$1: the backups in $chain are of $before, and this is $image_device: give another DIRECTORY," \
+			"or --renamed if it is the same device"
+}
+
 # plan_backup NAME PARENT: sets kind, parent and since. PARENT: the backup that the mode would build upon, or nothing.
 plan_backup() {
 	local name=$1 candidate=$2
@@ -544,6 +555,7 @@ backup_session() {
 		[[ -d $chain ]] || mkdir -- "$chain" || fail "cannot make $chain"
 		lock "$chain" exclusive
 		read_chain "$chain"
+		need_same_device "$snapshot"
 		already_there "$snapshot" || backup_image "$snapshot"
 		exec {lock_descriptor}>&-
 		lock_descriptor=
@@ -619,7 +631,7 @@ session_for() {
 # The options that the backup of the session gets, in `after`.
 inner_options() {
 	local name variable
-	for name in full differential json; do
+	for name in full differential json renamed; do
 		variable=opt_$name
 		[[ -z ${!variable} ]] || after+=("--$name")
 	done
@@ -665,14 +677,16 @@ Usage: blksnap backup DIRECTORY --diff PATH [--limit SIZE] [OPTION...] DEVICE...
 
 Takes a snapshot of the devices at one instant, as `blksnap take` does, copies the
 images into DIRECTORY, and releases the snapshot; or copies images of a session that
-is there. Each device gets a directory of its own in DIRECTORY, with a chain of
-backups: 00001, 00002, ... What is backed up is what has changed since the last one,
-if that is known: the device is tracked, and was when that was made. If not, it is
-all of the device, and why is said.
+is there. Each device gets a directory of its own in DIRECTORY, named after the last
+part of its path, with a chain of backups: 00001, 00002, ... What is backed up is what
+has changed since the last one, if that is known: the device is tracked, and was when
+that was made. If not, it is all of the device, and why is said. To go on with a chain
+of another device is refused.
 
   --full            all of the device
   --differential    what has changed since the last full
   --track           begin to track devices that are not tracked (blksnap track)
+  --renamed         go on with a chain whose last backup is of a device of another path
   --hooks DIR       instead of /etc/blksnap/hooks.d; --no-hooks: none
   --json            print the manifests, as a list
   -                 one device, to standard output instead of a directory
@@ -696,7 +710,7 @@ command_backup() {
 	local directory
 	# Who may read backups may read everything.
 	umask 077
-	parse_options ' --diff --limit --session --full --differential --track --hooks --no-hooks --json --parent --manifest ' "$@"
+	parse_options ' --diff --limit --session --full --differential --track --renamed --hooks --no-hooks --json --parent --manifest ' "$@"
 	operands+=("${after[@]}")
 	after=()
 	[[ ${#operands[@]} -ge 1 ]] || usage_error "DIRECTORY is missing"

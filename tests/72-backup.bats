@@ -389,6 +389,29 @@ reads_of() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: a chain is of one device, whatever the last part of its path is" {
+	local link=$BATS_TEST_TMPDIR/origin other=$BATS_TEST_TMPDIR/other/origin
+	backup_disk
+	origin_of 4096
+	backed_up --track
+	# Another path of the same device.
+	ln -s "$dev" "$link"
+	dev=$link backed_up
+	[[ $(manifest 00002 '.kind, .device') == $'increment\n'"$link" ]]
+	# Another device.
+	mkdir "${other%/*}"
+	ln -s "$(disk 5)" "$other"
+	refused 1 "the backups in $chain are of $link, and this is $other" blksnap backup "$backups" --diff "$(disk 2)" "$other"
+	# A path that is no more.
+	rm "$link"
+	refused 1 "the backups in $chain are of $link, and this is $dev" blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	backed_up --renamed
+	[[ $(manifest 00003 '.kind, .device') == $'increment\n'"$dev" ]]
+	backed_up
+	restored
+	blksnap track --off "$dev"
+}
+
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 # slow_origin: $dev, of 64 MiB without a hole, from which reads take more than a second each. What it lies on, in $under,
