@@ -999,7 +999,7 @@ page() {
 
 # a_server: /dev/vg0/srv with something on it, mounted on /srv, and a disk for backups. All that the page makes is undone.
 a_server() {
-	local file
+	local file tool
 	vgcreate -qq -y vg0 "$(disk 1)"
 	defer vgremove -q -q -ff -y vg0
 	lvcreate -qq -y -n srv -L 96M vg0
@@ -1013,6 +1013,11 @@ a_server() {
 	for file in /backup /usr/local/sbin/nightly-backup /etc/cron.d/nightly-backup /etc/blksnap /var/lib/blksnap; do
 		[[ ! -e $file ]] || fail "$file is there already" || return
 		defer rm -rf "$file"
+	done
+	# Where they are installed.
+	for tool in blksnap blksnap-copy; do
+		ln -s "$(command -v "$tool")" /usr/local/sbin/
+		defer rm "/usr/local/sbin/$tool"
 	done
 }
 
