@@ -473,3 +473,29 @@ lv_of_disk_1() {
 	[[ $(ls "$TRACKERS") == "$(basename "$(disk 2)")" ]]
 	blksnap track --off "$(disk 2)"
 }
+
+@test "tool: track: a tracker that is lost, or has another device by now, is none; names are found" {
+	local a=/dev/mapper/a b=/dev/mapper/b
+	dm_linear b "$(disk 1)" 8192
+	dmsetup rename b a
+	settle
+	blksnap track $a
+	# What was a is b now, and is still tracked.
+	dmsetup rename a b
+	dm_linear a "$(disk 3)" 8192
+	settle
+	blksnap track $a
+	[[ $(cat "$TRACKERS"/{a,a_2}/state) == $'tracking\ntracking' ]]
+	blksnap track $a $b "$(disk 5)"
+	[[ $(ls "$TRACKERS") == $'a\na_2\n'"$(basename "$(disk 5)")" ]]
+	blksnap track --off $a "$(disk 5)"
+	run -1 blksnap track --off $a
+	[[ $output == *"$a is not tracked"* && $(ls "$TRACKERS") == a ]]
+	# One that is lost is used again.
+	dm_switch b "0 4096 linear $(disk 1) 0"
+	[[ $(cat "$TRACKERS/a/state") == lost ]]
+	blksnap track $b
+	[[ $(cat "$TRACKERS/a/state" "$TRACKERS/a/device") == $'tracking\n'$b ]]
+	blksnap track --off $a $b
+	[[ -z $(ls "$TRACKERS") ]]
+}
