@@ -510,6 +510,8 @@ backup_stream() {
 	if [[ -n $opt_parent ]]; then
 		read_manifest "$(cat -- "$opt_parent")" 2>/dev/null || fail "$opt_parent: not the manifest of a backup"
 		candidate=$manifest_id
+		[[ -z $opt_differential || ${m_kind[$candidate]} == full ]] ||
+			fail "$opt_parent: a differential is built upon a full, and this is of kind ${m_kind[$candidate]}"
 		# Its number is one of another directory, or none.
 		[[ $candidate != "$id" ]] || id=00001
 	fi
@@ -690,7 +692,8 @@ of another device is refused.
   --hooks DIR       instead of /etc/blksnap/hooks.d; --no-hooks: none
   --json            print the manifests, as a list
   -                 one device, to standard output instead of a directory
-  --parent FILE     with -: the manifest of the backup that it is to follow
+  --parent FILE     with -: the manifest of the backup that it is to follow; with
+                    --differential that of a full
   --manifest FILE   with -: where to write the manifest of this one, when it is done
 
 Hooks are the executables in that directory whose names have letters, digits, - and _

@@ -756,6 +756,8 @@ as_before() {
 	scribble 4
 	blksnap backup - --diff "$(disk 2)" --parent "$one.json" --manifest "$two.json" "$dev" >"$two"
 	nothing_left
+	refused 1 "$two.json: a differential is built upon a full" \
+		blksnap backup - --differential --diff "$(disk 2)" --parent "$two.json" "$dev"
 	[[ $(jq -r '.kind, .since' "$two.json") == $'increment\n1' && $(stat -c %s "$two") -lt $((1 << 20)) ]]
 	# shellcheck disable=SC2016 # for that shell
 	run -0 bash -c 'gzip -dc "$1" | cat - "$2" | blksnap verify -' - "$one.gz" "$two"
