@@ -909,6 +909,14 @@ The driver is not needed. Exit codes: 0 done; 1 refused or failed; 2 wrong usage
 END
 }
 
+# among_devices PATH: a device with a name that was mistyped would be a file there, in memory.
+among_devices() {
+	local path
+	path=$(realpath -m -- "$1")
+	[[ $path != /dev/* || $path == /dev/shm/* ]] || return 0
+	[[ $(findmnt -n -o FSTYPE -T "${path%/*}/" 2>/dev/null) == devtmpfs ]]
+}
+
 # restore_to TARGET COMMAND...: runs it with the path that is to be written to added: the device, or a file that gets its
 # name when it is complete.
 restore_to() {
@@ -920,6 +928,7 @@ restore_to() {
 	fi
 	[[ ! -e $target && ! -L $target ]] || fail "$target exists already; a file is only restored to a new one"
 	[[ -d $(dirname -- "$target") ]] || fail "no directory $(dirname -- "$target")"
+	! among_devices "$target" || fail "no device $target, and a file is not restored to where devices are"
 	[[ ! -e $target.partial ]] || fail "$target.partial exists: remove it, if no other restore is at work"
 	partial_target=$target.partial
 	trap 'rm -f -- "$partial_target"' EXIT

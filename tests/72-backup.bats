@@ -841,6 +841,11 @@ as_before() {
 	[[ $(cat "$file") == precious ]]
 	refused 1 '/dev/null exists already' blksnap restore "$chain" /dev/null
 	refused 1 'no directory /nowhere' blksnap restore "$chain" /nowhere/file
+	refused 1 'no device /dev/mapper/nosuch' blksnap restore "$chain" /dev/mapper/nosuch
+	mkdir -p /mnt/test-dev
+	mount -t devtmpfs none /mnt/test-dev
+	refused 1 'no device /mnt/test-dev/vdz' blksnap restore "$chain" /mnt/test-dev/vdz
+	[[ ! -e /dev/mapper/nosuch && ! -e /dev/vdz ]]
 	refused 1 "there is no good backup '2'" blksnap restore --at 2 "$chain" "$file.2"
 	refused 1 'there is no backup in /etc' blksnap restore /etc "$file.2"
 	mkdir "$backups/second"
