@@ -917,12 +917,26 @@ among_devices() {
 	[[ $(findmnt -n -o FSTYPE -T "${path%/*}/" 2>/dev/null) == devtmpfs ]]
 }
 
+# hold_device DEVICE: until this process has ended udev leaves it alone, so that nobody assembles or mounts what is on it
+# between two backups of a stream. The lock is the one of https://systemd.io/BLOCK_DEVICE_LOCKING, on the whole disk; udev
+# heeds it but on dm, md and drbd, other programs do there as well.
+hold_device() {
+	local disk descriptor
+	disk=$(readlink -e -- "/sys/dev/block/$(dev_of_path "$1")") || fail "$1 is not there any more"
+	[[ ! -e $disk/partition ]] || disk=${disk%/*}
+	disk=${disk##*/}
+	disk=/dev/${disk//!//}
+	exec {descriptor}<"$disk"
+	flock --exclusive --timeout "$settle_seconds" "$descriptor" || fail "$1: another program has locked $disk"
+}
+
 # restore_to TARGET COMMAND...: runs it with the path that is to be written to added: the device, or a file that gets its
 # name when it is complete.
 restore_to() {
 	local target=$1
 	shift
 	if [[ -b $target ]]; then
+		hold_device "$target"
 		"$@" "$target" || fail "$target: not restored"
 		return
 	fi

@@ -772,7 +772,18 @@ as_before() {
 	rm "$target"
 	dm_linear target "$(disk 4)" 40960
 	dd if=/dev/urandom of=/dev/mapper/target bs=1M oflag=direct status=none || true
-	cat "$one" "$two" | blksnap restore - /dev/mapper/target
+	# Also between the two nobody takes it.
+	mkfifo "$BATS_TEST_TMPDIR/pipe"
+	blksnap restore - /dev/mapper/target <"$BATS_TEST_TMPDIR/pipe" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	exec {pipe}>"$BATS_TEST_TMPDIR/pipe"
+	cat "$one" >&"$pipe"
+	wait_until 30 cmp -s "$BATS_TEST_TMPDIR/00001" /dev/mapper/target
+	run ! flock --shared --nonblock /dev/mapper/target true
+	cat "$two" >&"$pipe"
+	exec {pipe}>&-
+	wait "$tool"
+	flock --shared --timeout 10 /dev/mapper/target true
 	cmp "$dev" /dev/mapper/target
 	# The increment alone, or behind something else.
 	run -1 blksnap restore - "$target" <"$two"
