@@ -335,8 +335,15 @@ lv_of_disk_1() {
 	local dir start
 	lv_of_disk_1
 	echo before >"$dir/file"
+	# Mounts that came later, and by which it cannot be frozen: a file, and a place that another file system hides.
+	touch /mnt/test-file
+	mount --bind "$dir/file" /mnt/test-file
+	mount_test /dev/testvg/lv hidden
+	mount -t tmpfs none /mnt/test-hidden
 	run -0 --separate-stderr blksnap take s --diff "$(disk 2)" "$(disk 1)"
 	[[ -z $stderr ]]
+	umount /mnt/test-file /mnt/test-hidden /mnt/test-hidden
+	rm /mnt/test-file
 	# Thawed: it can be written to.
 	echo after >"$dir/file"
 	timeout 10 sync -f "$dir"
