@@ -428,6 +428,15 @@ lv_of_disk_1() {
 	[[ $output == s* ]]
 	run ! grep -q ' s/' "$one"
 	blksnap release --all
+	# A tracker's, which is not one of a session.
+	dm_linear tracked "$(disk 3)" 8192
+	blksnap track /dev/mapper/tracked
+	dm_switch tracked "0 4096 linear $(disk 3) 0"
+	wait_until 20 grep -q '"event": "lost"' "$all"
+	run -0 jq -r 'select(.event == "lost") | .tracker, .origin, .session' "$all"
+	[[ $output == $'tracked\n'"$(major_minor /dev/mapper/tracked)"$'\nnull' ]]
+	run ! grep -q 'lost' "$one"
+	blksnap track --off /dev/mapper/tracked
 	run -2 blksnap watch a b
 	run -1 blksnap watch nowhere
 }
