@@ -922,7 +922,7 @@ among_devices() {
 # heeds it but on dm, md and drbd, other programs do there as well.
 hold_device() {
 	local disk descriptor
-	disk=$(readlink -e -- "/sys/dev/block/$(dev_of_path "$1")") || fail "$1 is not there any more"
+	disk=$(readlink -e -- "/sys/dev/block/$(lsblk -d -n -r -o MAJ:MIN -- "$1")") || fail "$1 is not there any more"
 	[[ ! -e $disk/partition ]] || disk=${disk%/*}
 	disk=${disk##*/}
 	disk=/dev/${disk//!//}
