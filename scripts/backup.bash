@@ -146,10 +146,16 @@ read_manifest() {
 	done
 }
 
-# read_chain DIRECTORY: all its manifests. What is damaged is left out, and told; it is in damaged_manifests.
+# read_chain DIRECTORY: all its manifests, and nothing else. What is damaged is left out, and told; it is in
+# damaged_manifests.
 read_chain() {
-	local file
+	local file member
 	backups=() damaged_manifests=()
+	for member in $manifest_members; do
+		local -n known=m_$member
+		# shellcheck disable=SC2034 # a reference
+		known=()
+	done
 	for file in "$1"/[0-9]*.json; do
 		manifest_id=
 		if read_manifest "$(cat -- "$file")" 2>/dev/null && [[ $manifest_id.json == "${file##*/}" && -n ${m_data[$manifest_id]} ]]; then
@@ -278,13 +284,14 @@ lock() {
 	lock_descriptor=$descriptor
 }
 
-# publish ID: what the copier has written gets its name, the manifest last.
+# publish ID: what the copier has written gets its name, the manifest last. The index first: it never tells of data that
+# has gone.
 publish() {
 	local id=$1 data=$chain/${m_data[$1]} index=$chain/${m_index[$1]}
 	m_index_sha256[$id]=$(sha256_of_file "$index.partial")
 	manifest_text "$id" >"$chain/$id.json.partial"
-	mv -f -- "$data.partial" "$data"
 	mv -f -- "$index.partial" "$index"
+	mv -f -- "$data.partial" "$data"
 	sync -- "$chain/$id.json.partial" "$chain"
 	mv -f -- "$chain/$id.json.partial" "$chain/$id.json"
 	sync -- "$chain"
@@ -330,11 +337,25 @@ read_image() {
 # need_unwritten: the change map knows nothing of what was written to an image, so that would be in one backup, and be
 # neither in the next nor undone by it.
 need_unwritten() {
-	[[ $(<"$image_written") -eq 0 ]] ||
+	local chunks
+	chunks=$(attr_read "${image_written%/*}" "${image_written##*/}")
+	[[ -n $chunks ]] || fail "$image_device: its image has gone: the session was released"
+	[[ $chunks -eq 0 ]] ||
 		fail "$image_device: its image was written to (was it mounted?), so it is not the snapshot any more: not backed up"
 }
 
 # ---- what is to be made ----
+
+# need_same_device NAME: the chain that was read is one of this device. Its directory has the last part of the path only,
+# which two devices may share. Another path of the same device is as good.
+need_same_device() {
+	local before
+	[[ ${#backups[@]} -gt 0 && -z $opt_renamed ]] || return 0
+	before=${m_device[${backups[-1]}]}
+	[[ $before == "$image_device" || $before -ef $image_device ]] ||
+		fail "$1: the backups in $chain are of $before, and this is $image_device: give another DIRECTORY," \
+			"or --renamed if it is the same device"
+}
 
 # plan_backup NAME PARENT: sets kind, parent and since. PARENT: the backup that the mode would build upon, or nothing.
 plan_backup() {
@@ -411,10 +432,12 @@ heading() {
 		"${image_generation:--}" "${image_number:-0}" "$image_id" "$image_size"
 }
 
-# find_kept INDEX: of a backup that was interrupted, what is still good. Sets kept_options; empty if nothing is.
+# find_kept DATA: of a backup that was interrupted, what is still good. Sets kept_options; empty if nothing is.
 find_kept() {
-	local index=$1 line is_kind is_parent is_generation is_number is_image is_size
+	local index=$1.index.partial line is_kind is_parent is_generation is_number is_image is_size
 	kept_options=()
+	# A full has its size from the beginning on.
+	[[ -f $1.partial && ($kind != full || $(stat -c %s -- "$1.partial") -eq $image_size) ]] || return 0
 	[[ -s $index ]] && IFS= read -r line <"$index" || return 0
 	[[ $line != "$(heading)" ]] || {
 		kept_options=(--kept "$index")
@@ -435,19 +458,16 @@ backup_image() {
 	id=$(next_id)
 	data=$chain/$id.$kind
 	remove_useless "$id.$kind"
-	find_kept "$data.index.partial"
+	find_kept "$data"
 	if [[ ${#kept_options[@]} -eq 0 ]]; then
-		rm -f -- "$data.partial" "$data.index.partial"
+		rm -f -- "$data.index.partial" "$data.partial"
 	else
 		say "$name: goes on with $id.$kind, which was interrupted"
 	fi
 	[[ $kind == full ]] || increment=(--since "$since")
-	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --heading "$(heading)" \
-		"$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
-	if [[ $(<"$image_written") -ne 0 ]]; then
-		rm -f -- "$data.partial" "$data.index.partial"
-		need_unwritten
-	fi
+	# Nothing is indexed that was read when the image may have been written to already: what is indexed may be kept.
+	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --unwritten "$image_written" \
+		--heading "$(heading)" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
 	describe "$id"
 	m_data[$id]=$id.$kind
 	m_index[$id]=$id.$kind.index
@@ -490,6 +510,8 @@ backup_stream() {
 	if [[ -n $opt_parent ]]; then
 		read_manifest "$(cat -- "$opt_parent")" 2>/dev/null || fail "$opt_parent: not the manifest of a backup"
 		candidate=$manifest_id
+		[[ -z $opt_differential || ${m_kind[$candidate]} == full ]] ||
+			fail "$opt_parent: a differential is built upon a full, and this is of kind ${m_kind[$candidate]}"
 		# Its number is one of another directory, or none.
 		[[ $candidate != "$id" ]] || id=00001
 	fi
@@ -535,6 +557,7 @@ backup_session() {
 		[[ -d $chain ]] || mkdir -- "$chain" || fail "cannot make $chain"
 		lock "$chain" exclusive
 		read_chain "$chain"
+		need_same_device "$snapshot"
 		already_there "$snapshot" || backup_image "$snapshot"
 		exec {lock_descriptor}>&-
 		lock_descriptor=
@@ -610,7 +633,7 @@ session_for() {
 # The options that the backup of the session gets, in `after`.
 inner_options() {
 	local name variable
-	for name in full differential json; do
+	for name in full differential json renamed; do
 		variable=opt_$name
 		[[ -z ${!variable} ]] || after+=("--$name")
 	done
@@ -656,18 +679,21 @@ Usage: blksnap backup DIRECTORY --diff PATH [--limit SIZE] [OPTION...] DEVICE...
 
 Takes a snapshot of the devices at one instant, as `blksnap take` does, copies the
 images into DIRECTORY, and releases the snapshot; or copies images of a session that
-is there. Each device gets a directory of its own in DIRECTORY, with a chain of
-backups: 00001, 00002, ... What is backed up is what has changed since the last one,
-if that is known: the device is tracked, and was when that was made. If not, it is
-all of the device, and why is said.
+is there. Each device gets a directory of its own in DIRECTORY, named after the last
+part of its path, with a chain of backups: 00001, 00002, ... What is backed up is what
+has changed since the last one, if that is known: the device is tracked, and was when
+that was made. If not, it is all of the device, and why is said. To go on with a chain
+of another device is refused.
 
   --full            all of the device
   --differential    what has changed since the last full
   --track           begin to track devices that are not tracked (blksnap track)
+  --renamed         go on with a chain whose last backup is of a device of another path
   --hooks DIR       instead of /etc/blksnap/hooks.d; --no-hooks: none
   --json            print the manifests, as a list
   -                 one device, to standard output instead of a directory
-  --parent FILE     with -: the manifest of the backup that it is to follow
+  --parent FILE     with -: the manifest of the backup that it is to follow; with
+                    --differential that of a full
   --manifest FILE   with -: where to write the manifest of this one, when it is done
 
 Hooks are the executables in that directory whose names have letters, digits, - and _
@@ -687,7 +713,7 @@ command_backup() {
 	local directory
 	# Who may read backups may read everything.
 	umask 077
-	parse_options ' --diff --limit --session --full --differential --track --hooks --no-hooks --json --parent --manifest ' "$@"
+	parse_options ' --diff --limit --session --full --differential --track --renamed --hooks --no-hooks --json --parent --manifest ' "$@"
 	operands+=("${after[@]}")
 	after=()
 	[[ ${#operands[@]} -ge 1 ]] || usage_error "DIRECTORY is missing"
@@ -883,17 +909,40 @@ The driver is not needed. Exit codes: 0 done; 1 refused or failed; 2 wrong usage
 END
 }
 
+# among_devices PATH: a device with a name that was mistyped would be a file there, in memory.
+among_devices() {
+	local path
+	path=$(realpath -m -- "$1")
+	[[ $path != /dev/* || $path == /dev/shm/* ]] || return 0
+	[[ $(findmnt -n -o FSTYPE -T "${path%/*}/" 2>/dev/null) == devtmpfs ]]
+}
+
+# hold_device DEVICE: until this process has ended udev leaves it alone, so that nobody assembles or mounts what is on it
+# between two backups of a stream. The lock is the one of https://systemd.io/BLOCK_DEVICE_LOCKING, on the whole disk; udev
+# heeds it but on dm, md and drbd, other programs do there as well.
+hold_device() {
+	local disk descriptor
+	disk=$(readlink -e -- "/sys/dev/block/$(lsblk -d -n -r -o MAJ:MIN -- "$1")") || fail "$1 is not there any more"
+	[[ ! -e $disk/partition ]] || disk=${disk%/*}
+	disk=${disk##*/}
+	disk=/dev/${disk//!//}
+	exec {descriptor}<"$disk"
+	flock --exclusive --timeout "$settle_seconds" "$descriptor" || fail "$1: another program has locked $disk"
+}
+
 # restore_to TARGET COMMAND...: runs it with the path that is to be written to added: the device, or a file that gets its
 # name when it is complete.
 restore_to() {
 	local target=$1
 	shift
 	if [[ -b $target ]]; then
+		hold_device "$target"
 		"$@" "$target" || fail "$target: not restored"
 		return
 	fi
 	[[ ! -e $target && ! -L $target ]] || fail "$target exists already; a file is only restored to a new one"
 	[[ -d $(dirname -- "$target") ]] || fail "no directory $(dirname -- "$target")"
+	! among_devices "$target" || fail "no device $target, and a file is not restored to where devices are"
 	[[ ! -e $target.partial ]] || fail "$target.partial exists: remove it, if no other restore is at work"
 	partial_target=$target.partial
 	trap 'rm -f -- "$partial_target"' EXIT
@@ -978,7 +1027,7 @@ remove_older() {
 merge_to_full() {
 	local id=$1 data=$chain/$1.full old_data=$chain/${m_data[$1]} old_index=$chain/${m_index[$1]}
 	chain_arguments "$id" || fail "$id cannot be made a full; see: blksnap verify $chain"
-	rm -f -- "$data.partial" "$data.index.partial"
+	rm -f -- "$data.index.partial" "$data.partial"
 	copy "${chain##*/}" merge --heading "# blksnap merged ${m_uuid[$id]}" "$data.partial" "$data.index.partial" \
 		"${m_size[$id]}" "${chain_files[@]}" || fail "$chain: nothing was merged"
 	m_kind[$id]=full m_parent[$id]='' m_parent_uuid[$id]='' m_since[$id]=0

@@ -113,8 +113,17 @@ partlabel() {
 @test "udev: partitions of an image: links, properties, also after a trigger" {
 	local image n
 	partition "$(disk 1)" 64M 32M
+	# As of a disk that the machine was booted from; and what systemd does with that.
+	mkdir -p /run/udev/rules.d
+	defer rm /run/udev/rules.d/80-test-boot.rules /run/udev/rules.d/90-image-test.rules
+	for n in '' _UUID _DISK _DISK_NEEDS_LOOP; do
+		printf 'KERNEL=="blksnap*", ENV{ID_PART_GPT_AUTO_ROOT%s}="1"\n' "$n" >>/run/udev/rules.d/80-test-boot.rules
+		printf 'ENV{ID_PART_GPT_AUTO_ROOT%s}=="1", ENV{TEST_BOOTED}="1"\n' "$n" >>/run/udev/rules.d/90-image-test.rules
+	done
+	udevadm control --reload
 	session_of "$(disk 2)" "$(disk 1)"
 	image=$(image_of s s1)
+	run -1 grep -E '^(ID_PART_GPT_AUTO_ROOT|TEST_BOOTED)' < <(udevadm info --query=property "$image" "${image}p1")
 	for n in 1 2; do
 		[[ /dev/blksnap/s/s1-part$n -ef ${image}p$n ]]
 		[[ $(sectors "${image}p$n") -eq $(sectors "$(part "$(disk 1)" "$n")") ]]

@@ -335,8 +335,15 @@ lv_of_disk_1() {
 	local dir start
 	lv_of_disk_1
 	echo before >"$dir/file"
+	# Mounts that came later, and by which it cannot be frozen: a file, and a place that another file system hides.
+	touch /mnt/test-file
+	mount --bind "$dir/file" /mnt/test-file
+	mount_test /dev/testvg/lv hidden
+	mount -t tmpfs none /mnt/test-hidden
 	run -0 --separate-stderr blksnap take s --diff "$(disk 2)" "$(disk 1)"
 	[[ -z $stderr ]]
+	umount /mnt/test-file /mnt/test-hidden /mnt/test-hidden
+	rm /mnt/test-file
 	# Thawed: it can be written to.
 	echo after >"$dir/file"
 	timeout 10 sync -f "$dir"
@@ -421,6 +428,15 @@ lv_of_disk_1() {
 	[[ $output == s* ]]
 	run ! grep -q ' s/' "$one"
 	blksnap release --all
+	# A tracker's, which is not one of a session.
+	dm_linear tracked "$(disk 3)" 8192
+	blksnap track /dev/mapper/tracked
+	dm_switch tracked "0 4096 linear $(disk 3) 0"
+	wait_until 20 grep -q '"event": "lost"' "$all"
+	run -0 jq -r 'select(.event == "lost") | .tracker, .origin, .session' "$all"
+	[[ $output == $'tracked\n'"$(major_minor /dev/mapper/tracked)"$'\nnull' ]]
+	run ! grep -q 'lost' "$one"
+	blksnap track --off /dev/mapper/tracked
 	run -2 blksnap watch a b
 	run -1 blksnap watch nowhere
 }
@@ -472,4 +488,30 @@ lv_of_disk_1() {
 	run -1 blksnap track "$(disk 2)" /nowhere
 	[[ $(ls "$TRACKERS") == "$(basename "$(disk 2)")" ]]
 	blksnap track --off "$(disk 2)"
+}
+
+@test "tool: track: a tracker that is lost, or has another device by now, is none; names are found" {
+	local a=/dev/mapper/a b=/dev/mapper/b
+	dm_linear b "$(disk 1)" 8192
+	dmsetup rename b a
+	settle
+	blksnap track $a
+	# What was a is b now, and is still tracked.
+	dmsetup rename a b
+	dm_linear a "$(disk 3)" 8192
+	settle
+	blksnap track $a
+	[[ $(cat "$TRACKERS"/{a,a_2}/state) == $'tracking\ntracking' ]]
+	blksnap track $a $b "$(disk 5)"
+	[[ $(ls "$TRACKERS") == $'a\na_2\n'"$(basename "$(disk 5)")" ]]
+	blksnap track --off $a "$(disk 5)"
+	run -1 blksnap track --off $a
+	[[ $output == *"$a is not tracked"* && $(ls "$TRACKERS") == a ]]
+	# One that is lost is used again.
+	dm_switch b "0 4096 linear $(disk 1) 0"
+	[[ $(cat "$TRACKERS/a/state") == lost ]]
+	blksnap track $b
+	[[ $(cat "$TRACKERS/a/state" "$TRACKERS/a/device") == $'tracking\n'$b ]]
+	blksnap track --off $a $b
+	[[ -z $(ls "$TRACKERS") ]]
 }

@@ -389,6 +389,29 @@ reads_of() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: a chain is of one device, whatever the last part of its path is" {
+	local link=$BATS_TEST_TMPDIR/origin other=$BATS_TEST_TMPDIR/other/origin
+	backup_disk
+	origin_of 4096
+	backed_up --track
+	# Another path of the same device.
+	ln -s "$dev" "$link"
+	dev=$link backed_up
+	[[ $(manifest 00002 '.kind, .device') == $'increment\n'"$link" ]]
+	# Another device.
+	mkdir "${other%/*}"
+	ln -s "$(disk 5)" "$other"
+	refused 1 "the backups in $chain are of $link, and this is $other" blksnap backup "$backups" --diff "$(disk 2)" "$other"
+	# A path that is no more.
+	rm "$link"
+	refused 1 "the backups in $chain are of $link, and this is $dev" blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	backed_up --renamed
+	[[ $(manifest 00003 '.kind, .device') == $'increment\n'"$dev" ]]
+	backed_up
+	restored
+	blksnap track --off "$dev"
+}
+
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 # slow_origin: $dev, of 64 MiB without a hole, from which reads take more than a second each. What it lies on, in $under,
@@ -478,6 +501,31 @@ has_lines() {
 	run -0 blksnap verify "$backups"
 }
 
+@test "backup: what was read of an image that had been written to is not kept" {
+	local next=00001.full code=0
+	backup_disk
+	slow_origin
+	blksnap track "$dev"
+	blksnap take s --diff "$(disk 2)" "$dev"
+	blksnap backup "$backups" --session s >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	wait_until 100 has_lines 1 "$chain/$next"
+	# Where it gets last.
+	dd if=/dev/urandom of=/dev/blksnap/s/origin bs=4096 seek=15000 count=1 oflag=direct status=none
+	wait "$tool" || code=$?
+	[[ $code -eq 1 ]] || fail "ended with $code: $(cat "$BATS_TEST_TMPDIR/said")"
+	grep -q 'was written to' "$BATS_TEST_TMPDIR/said"
+	[[ ! -e $chain/00001.json ]]
+	has_lines 1 "$chain/$next"
+	run ! grep -q '^ *60817408 ' "$chain/$next.index.partial"
+	blksnap release s
+	backed_up
+	[[ $output == *'goes on with 00001.full, which was interrupted'* ]]
+	restored
+	run -0 blksnap verify "$backups"
+	blksnap track --off "$dev"
+}
+
 @test "backup: an increment that was killed is continued from the same image, and else replaced" {
 	local next=00002.increment there=1 i
 	backup_disk
@@ -515,6 +563,33 @@ has_lines() {
 	run -0 blksnap backup "$backups" --diff "$(disk 2)" --full "$dev"
 	[[ $output == *"$chain/00004.increment.partial: of a backup that was not completed, removed"* ]]
 	[[ $(files "$chain") != *partial* ]]
+	blksnap track --off "$dev"
+}
+
+@test "backup: a full whose data has got its name, is too short or missing is not continued" {
+	local state
+	backup_disk
+	origin_of 40960
+	backed_up --track
+	for state in renamed short missing; do
+		rm "$chain/00001.json"
+		mv "$chain/00001.full.index" "$chain/00001.full.index.partial"
+		[[ $state == renamed ]] || mv "$chain/00001.full" "$chain/00001.full.partial"
+		[[ $state != short ]] || truncate -s -512 "$chain/00001.full.partial"
+		[[ $state != missing ]] || rm "$chain/00001.full.partial"
+		backed_up
+		[[ $output != *'goes on with'* && $number == 00001 ]] || fail "$state: $output"
+		restored
+		[[ $(files "$chain") == '00001.full 00001.full.index 00001.json' ]]
+	done
+	# Nor by the copier, whatever it is told.
+	cp "$chain/00001.full" "$BATS_TEST_TMPDIR/data"
+	for state in short missing; do
+		[[ $state == short ]] && truncate -s -512 "$BATS_TEST_TMPDIR/data" || rm "$BATS_TEST_TMPDIR/data"
+		run -1 blksnap-copy save --kept "$chain/00001.full.index" --heading '# test' \
+			"$dev" "$BATS_TEST_TMPDIR/data" "$BATS_TEST_TMPDIR/index"
+		[[ $output == *'nothing of it can be kept' && ! -e $BATS_TEST_TMPDIR/index ]]
+	done
 	blksnap track --off "$dev"
 }
 
@@ -651,6 +726,24 @@ as_before() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: what belongs to a damaged manifest stays, also beside a chain with the same numbers" {
+	local other before
+	backup_disk
+	origin_of 4096
+	other=$backups/$(basename "$(disk 5)")
+	blksnap track "$dev"
+	for _ in 1 2; do
+		blksnap backup "$backups" --diff "$(disk 2)" "$dev" "$(disk 5)"
+	done
+	[[ -e $chain/00002.increment && -e $other/00002.full ]]
+	sed -i 's/"size": /"size": 9/' "$other/00002.json"
+	before=$(sha256sum "$other"/0000[12]*)
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev" "$(disk 5)"
+	[[ $output == *"$other/00002.json: damaged"* && $output != *'removed'* ]]
+	[[ $(sha256sum "$other"/0000[12]*) == "$before" && -e $other/00003.json ]]
+	blksnap track --off "$dev"
+}
+
 # --- pipes -----------------------------------------------------------------------------------------------------------
 
 @test "backup: to a pipe, and back; cut off and damaged streams are found" {
@@ -663,6 +756,8 @@ as_before() {
 	scribble 4
 	blksnap backup - --diff "$(disk 2)" --parent "$one.json" --manifest "$two.json" "$dev" >"$two"
 	nothing_left
+	refused 1 "$two.json: a differential is built upon a full" \
+		blksnap backup - --differential --diff "$(disk 2)" --parent "$two.json" "$dev"
 	[[ $(jq -r '.kind, .since' "$two.json") == $'increment\n1' && $(stat -c %s "$two") -lt $((1 << 20)) ]]
 	# shellcheck disable=SC2016 # for that shell
 	run -0 bash -c 'gzip -dc "$1" | cat - "$2" | blksnap verify -' - "$one.gz" "$two"
@@ -677,7 +772,18 @@ as_before() {
 	rm "$target"
 	dm_linear target "$(disk 4)" 40960
 	dd if=/dev/urandom of=/dev/mapper/target bs=1M oflag=direct status=none || true
-	cat "$one" "$two" | blksnap restore - /dev/mapper/target
+	# Also between the two nobody takes it.
+	mkfifo "$BATS_TEST_TMPDIR/pipe"
+	blksnap restore - /dev/mapper/target <"$BATS_TEST_TMPDIR/pipe" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	exec {pipe}>"$BATS_TEST_TMPDIR/pipe"
+	cat "$one" >&"$pipe"
+	wait_until 30 cmp -s "$BATS_TEST_TMPDIR/00001" /dev/mapper/target
+	run ! flock --shared --nonblock /dev/mapper/target true
+	cat "$two" >&"$pipe"
+	exec {pipe}>&-
+	wait "$tool"
+	flock --shared --timeout 10 /dev/mapper/target true
 	cmp "$dev" /dev/mapper/target
 	# The increment alone, or behind something else.
 	run -1 blksnap restore - "$target" <"$two"
@@ -746,6 +852,11 @@ as_before() {
 	[[ $(cat "$file") == precious ]]
 	refused 1 '/dev/null exists already' blksnap restore "$chain" /dev/null
 	refused 1 'no directory /nowhere' blksnap restore "$chain" /nowhere/file
+	refused 1 'no device /dev/mapper/nosuch' blksnap restore "$chain" /dev/mapper/nosuch
+	mkdir -p /mnt/test-dev
+	mount -t devtmpfs none /mnt/test-dev
+	refused 1 'no device /mnt/test-dev/vdz' blksnap restore "$chain" /mnt/test-dev/vdz
+	[[ ! -e /dev/mapper/nosuch && ! -e /dev/vdz ]]
 	refused 1 "there is no good backup '2'" blksnap restore --at 2 "$chain" "$file.2"
 	refused 1 'there is no backup in /etc' blksnap restore /etc "$file.2"
 	mkdir "$backups/second"
@@ -906,7 +1017,7 @@ page() {
 
 # a_server: /dev/vg0/srv with something on it, mounted on /srv, and a disk for backups. All that the page makes is undone.
 a_server() {
-	local file
+	local file tool
 	vgcreate -qq -y vg0 "$(disk 1)"
 	defer vgremove -q -q -ff -y vg0
 	lvcreate -qq -y -n srv -L 96M vg0
@@ -920,6 +1031,11 @@ a_server() {
 	for file in /backup /usr/local/sbin/nightly-backup /etc/cron.d/nightly-backup /etc/blksnap /var/lib/blksnap; do
 		[[ ! -e $file ]] || fail "$file is there already" || return
 		defer rm -rf "$file"
+	done
+	# Where they are installed.
+	for tool in blksnap blksnap-copy; do
+		ln -s "$(command -v "$tool")" /usr/local/sbin/
+		defer rm "/usr/local/sbin/$tool"
 	done
 }
 

@@ -119,8 +119,12 @@ unsigned int chain_damages(void);
 
 /* sinks.c */
 
-struct sink *sink_raw(const char *data, const char *index, const char *heading, uint64_t size);
-struct sink *sink_packed(const char *data, const char *index, const char *heading);
+/*
+ * unwritten: NULL, or a file with a number that has to be 0 whenever something is indexed: how much was written to the
+ * image that is copied. What was read up to then is what the image was, else it is fatal.
+ */
+struct sink *sink_raw(const char *data, const char *index, const char *heading, const char *unwritten, uint64_t size);
+struct sink *sink_packed(const char *data, const char *index, const char *heading, const char *unwritten);
 struct sink *sink_none(void);
 
 enum target_kind {

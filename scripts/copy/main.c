@@ -2,10 +2,13 @@
 /*
  * blksnap-copy: moves the data of `blksnap backup`, `verify`, `merge` and `restore`, which know what is to be moved.
  *
- *	save [--map FILE --block SIZE] [--since N] [--kept INDEX [--kept-since N]] --heading TEXT IMAGE DATA INDEX
- *		writes a backup of IMAGE. Without --since a full: DATA is IMAGE with holes. With it, one after the other, the blocks of which the map has a byte above N. INDEX has
- *		their checksums, below a line with the heading. --kept: the index of a backup to the same DATA that was
- *		interrupted. What it has is kept, but for blocks with a byte above --kept-since.
+ *	save [--map FILE --block SIZE] [--since N] [--kept INDEX [--kept-since N]] [--unwritten FILE] --heading TEXT
+ *			IMAGE DATA INDEX
+ *		writes a backup of IMAGE. Without --since a full: DATA is IMAGE with holes. With it, one after the other,
+ *		the blocks of which the map has a byte above N. INDEX has their checksums, below a line with the heading.
+ *		--kept: the index of a backup to the same DATA that was interrupted. What it has is kept, but for blocks
+ *		with a byte above --kept-since; DATA has to be as long as it says. --unwritten: how much was written to
+ *		IMAGE. As soon as that is not 0, nothing more is indexed, and it fails.
  *	send [--map FILE --block SIZE --since N] IMAGE
  *		the same to stdout, which ends with a line that tells the other end whether it has all.
  *	restore [--larger] TARGET SIZE {full|packed DATA INDEX}...
@@ -38,7 +41,7 @@
 #include "copy.h"
 
 static struct {
-	const char *map, *kept, *heading, *label;
+	const char *map, *kept, *heading, *unwritten, *label;
 	uint64_t block_size;
 	int since, kept_since;
 	bool larger, update;
@@ -183,6 +186,19 @@ static struct source *open_image(const char *path, struct index *kept, uint64_t 
 	return source_image(path, &options, size);
 }
 
+/* A file that was lost would be made anew, as one hole. */
+static void need_kept_data(const char *path, const struct index *kept, uint64_t size)
+{
+	uint64_t wanted = option.since >= 0 ? kept->data_size : size;
+	struct stat data;
+
+	if (stat(path, &data) < 0)
+		die("%s: %s: nothing of it can be kept", path, strerror(errno));
+	if ((uint64_t)data.st_size < wanted)
+		die("%s has %" PRIu64 " bytes, and should have %" PRIu64 ": nothing of it can be kept", path,
+		    (uint64_t)data.st_size, wanted);
+}
+
 static int save(int count, char **arguments)
 {
 	struct source *source;
@@ -193,10 +209,12 @@ static int save(int count, char **arguments)
 	if (count != 3 || !option.heading)
 		usage();
 	source = open_image(arguments[0], &kept, &size);
+	if (option.kept)
+		need_kept_data(arguments[1], &kept, size);
 	if (option.since >= 0)
-		sink = sink_packed(arguments[1], arguments[2], option.heading);
+		sink = sink_packed(arguments[1], arguments[2], option.heading, option.unwritten);
 	else
-		sink = sink_raw(arguments[1], arguments[2], option.heading, size);
+		sink = sink_raw(arguments[1], arguments[2], option.heading, option.unwritten, size);
 	run(source, sink, option.label);
 	return 0;
 }
@@ -251,7 +269,7 @@ static int merge(int count, char **arguments)
 	if (count < 3 || !option.heading)
 		usage();
 	source = source_chain(members(count - 3, arguments + 3), (size_t)(count - 3) / 3, size, false);
-	run(source, sink_raw(arguments[0], arguments[1], option.heading, size), option.label);
+	run(source, sink_raw(arguments[0], arguments[1], option.heading, NULL, size), option.label);
 	return 0;
 }
 
@@ -292,6 +310,7 @@ static const struct option long_options[] = {
 	{ "kept", required_argument, NULL, 'k' },
 	{ "kept-since", required_argument, NULL, 'c' },
 	{ "heading", required_argument, NULL, 'h' },
+	{ "unwritten", required_argument, NULL, 'w' },
 	{ "progress", required_argument, NULL, 'p' },
 	{ "larger", no_argument, NULL, 'l' },
 	{ "update", no_argument, NULL, 'u' },
@@ -321,6 +340,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'h':
 			option.heading = optarg;
+			break;
+		case 'w':
+			option.unwritten = optarg;
 			break;
 		case 'p':
 			option.label = optarg;

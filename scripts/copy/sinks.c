@@ -89,6 +89,8 @@ struct files {
 	struct output data;
 	const char *index_name;
 	int index;
+	const char *unwritten_name;	/* may be NULL */
+	int unwritten;
 	bool packed;
 	uint64_t position;		/* of the next piece, in a packed file */
 	uint64_t size;			/* of the device, for a raw file */
@@ -126,11 +128,27 @@ static void add_line(struct files *files, const struct piece *piece)
 	piece_print(piece, files->lines + files->line_count++ * LINE_BYTES);
 }
 
+/* It was opened at the beginning: when its image has gone it cannot be read, whatever has its name then. */
+static void need_unwritten(const struct files *files)
+{
+	char text[32];
+	ssize_t got;
+
+	if (!files->unwritten_name)
+		return;
+	got = pread(files->unwritten, text, sizeof(text), 0);
+	if (got < 0)
+		die("cannot read %s: %s: the image has gone", files->unwritten_name, strerror(errno));
+	if (got != 2 || memcmp(text, "0\n", 2) != 0)
+		die("the image was written to (was it mounted?), so it is not the snapshot any more");
+}
+
 /* First the data, then what says that it is there. */
 static void checkpoint(struct files *files)
 {
 	make_durable(files->data.fd, files->data.name);
 	posix_fadvise(files->data.fd, 0, 0, POSIX_FADV_DONTNEED);
+	need_unwritten(files);
 	write_all(files->index, files->lines, files->line_count * LINE_BYTES, UINT64_MAX, files->index_name);
 	make_durable(files->index, files->index_name);
 	files->line_count = 0;
@@ -194,7 +212,7 @@ static void files_finish(struct sink *sink)
  * The index is made empty before anything is written to the data, so that it never tells of data that is being
  * overwritten.
  */
-static struct files *open_files(const char *data, const char *index, const char *heading)
+static struct files *open_files(const char *data, const char *index, const char *heading, const char *unwritten)
 {
 	struct files *files = allocate(sizeof(*files));
 	struct stat stat;
@@ -203,6 +221,10 @@ static struct files *open_files(const char *data, const char *index, const char 
 	files->sink.finish = files_finish;
 	files->data.name = data;
 	files->index_name = index;
+	files->unwritten_name = unwritten;
+	files->unwritten = unwritten ? open(unwritten, O_RDONLY | O_CLOEXEC) : -1;
+	if (unwritten && files->unwritten < 0)
+		die("cannot open %s: %s", unwritten, strerror(errno));
 	files->index = open_file(index, O_TRUNC | O_APPEND);
 	write_all(files->index, heading, strlen(heading), UINT64_MAX, index);
 	write_all(files->index, "\n", 1, UINT64_MAX, index);
@@ -215,9 +237,9 @@ static struct files *open_files(const char *data, const char *index, const char 
 	return files;
 }
 
-struct sink *sink_raw(const char *data, const char *index, const char *heading, uint64_t size)
+struct sink *sink_raw(const char *data, const char *index, const char *heading, const char *unwritten, uint64_t size)
 {
-	struct files *files = open_files(data, index, heading);
+	struct files *files = open_files(data, index, heading, unwritten);
 
 	files->sink.store = files_store;
 	files->size = size;
@@ -226,9 +248,9 @@ struct sink *sink_raw(const char *data, const char *index, const char *heading, 
 	return &files->sink;
 }
 
-struct sink *sink_packed(const char *data, const char *index, const char *heading)
+struct sink *sink_packed(const char *data, const char *index, const char *heading, const char *unwritten)
 {
-	struct files *files = open_files(data, index, heading);
+	struct files *files = open_files(data, index, heading, unwritten);
 
 	files->packed = true;
 	return &files->sink;
