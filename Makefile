@@ -57,6 +57,10 @@ crash: ## cut the power of virtual machines, and reboot them, while sessions are
 test-debug: ## run the test suites on a kernel that looks for faults itself (RUN as for test)
 	@tests/debug $(RUN)
 
+.PHONY: breaches
+breaches: ## break the laws of the driver on purpose, and see a test fail for each, or RUN="NAME..."
+	@tests/breaches/run $(RUN)
+
 .PHONY: check
 check: ## run the static checks
 	@tests/check $(RUN)

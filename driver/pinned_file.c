@@ -20,6 +20,7 @@
 #include <linux/slab.h>
 #include <linux/swap.h>
 
+#include "compat/swap.h"
 #include "pinned_file.h"
 
 /**
@@ -59,9 +60,8 @@ static int pin_activate(struct pinned_file *pin)
 	pin->info.bdev = inode->i_sb->s_bdev;
 	pin->info.max = i_size_read(inode) >> PAGE_SHIFT;
 	ret = pin_ops(pin->file)->swap_activate(&pin->info, pin->file, &span);
-	if (ret >= 0 && !(pin->info.flags & SWP_FS_OPS) && pin->info.bdev)
+	if (ret >= 0 && !compat_swap_through_fs(&pin->info) && pin->info.bdev)
 		return 0;
-	/* Network file systems take pages by functions of their own. */
 	if (ret >= 0 && pin_ops(pin->file)->swap_deactivate)
 		pin_ops(pin->file)->swap_deactivate(pin->file);
 	pin_free_extents(pin);

@@ -83,7 +83,7 @@ on_fs() {
 	fs_whole "$(disk 2)" "$1"
 }
 
-@test "diff file: on ext4: made, unreadable, unmovable, removed" {
+@test "diff file: on ext4: made, unreadable, unmovable, removed (lesson 19)" {
 	on_fs ext4
 }
 
@@ -91,11 +91,11 @@ on_fs() {
 	on_fs ext4-1k
 }
 
-@test "diff file: on XFS" {
+@test "diff file: on XFS (lesson 19)" {
 	on_fs xfs
 }
 
-@test "diff file: on btrfs, without copy-on-write" {
+@test "diff file: on btrfs, without copy-on-write (lesson 19)" {
 	on_fs btrfs
 }
 

@@ -132,7 +132,7 @@ tree_make() {
 	session_destroy s
 }
 
-@test "image write: xfs replays its journal on the image" {
+@test "image write: xfs replays its journal on the image (lesson 17)" {
 	local dev image
 	dev=$(disk 1)
 	mkfs.xfs -q "$dev"

@@ -275,7 +275,7 @@ lvm_knows() {
 	session_destroy s
 }
 
-@test "udev: btrfs leaves an image alone, the origin mounted or not" {
+@test "udev: btrfs leaves an image alone, the origin mounted or not (lesson 17)" {
 	local dir image
 	mkfs.btrfs -q -L onbtrfs "$(disk 1)"
 	settle

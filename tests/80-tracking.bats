@@ -501,7 +501,7 @@ used_increments() {
 	xfs_repair -n "$COPY"
 }
 
-@test "tracking: two hundred gibibytes: what changed at their end is known to be there" {
+@test "tracking: two hundred gibibytes: what changed at their end is known to be there (lesson 13)" {
 	local dev gib=$((1 << 30)) i file copy=$BATS_TEST_TMPDIR/copy
 	loop_make 200G
 	dev=$LOOP
@@ -535,7 +535,7 @@ used_increments() {
 	tracker_destroy t
 }
 
-@test "tracking: one percent of five gibibytes has changed, and little more is reported" {
+@test "tracking: one percent of five gibibytes has changed, and little more is reported (lesson 13)" {
 	local dev i reported
 	dev=$(disk 7)
 	tracker_make t "$dev"

@@ -13,7 +13,7 @@
 
 bats_require_minimum_version 1.8.0
 
-KO=/blksnap/build/blksnap.ko
+KO=${BLKSNAP_KO:-/blksnap/build/blksnap.ko}
 CONFIG=/sys/kernel/config/blksnap
 SESSIONS=$CONFIG/sessions
 TRACKERS=$CONFIG/trackers

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Callbacks of a class's interface are given the device alone since 6.4, "driver
- * core: class: remove struct class_interface * from callbacks".
+ * Callbacks of a class's interface are given the device alone since 6.4,
+ * 2243acd50ac4 "driver core: class: remove struct class_interface * from
+ * callbacks".
  */
 #include <linux/device.h>
 

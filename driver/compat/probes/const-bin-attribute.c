@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The read callback of a binary attribute gets a constant one since 6.16, "sysfs:
- * constify bin_attribute argument of bin_attribute::read/write()".
+ * The read callback of a binary attribute gets a constant one since 6.16,
+ * 97d06802d10a "sysfs: constify bin_attribute argument of
+ * bin_attribute::read/write()".
  */
 #include <linux/sysfs.h>
 

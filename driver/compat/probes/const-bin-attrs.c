@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A group's binary attributes are constant ones since 6.17, "sysfs: finalize the
- * constification of 'struct bin_attribute'".
+ * A group's binary attributes are constant ones since 6.16, 9bec944506fa "sysfs:
+ * constify attribute_group::bin_attrs".
  */
 #include <linux/sysfs.h>
 
