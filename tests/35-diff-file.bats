@@ -467,10 +467,32 @@ larger_than() {
 	fs_whole "$(disk 2)" ext4
 }
 
+# stalls: from now on $BATS_TEST_TMPDIR/stall.CPU says how long, at most, a processor has not come to run a program that was
+# due, in microseconds. An emulated one can be held up by its host.
+stalls() {
+	local cpu
+	for ((cpu = 0; cpu < $(nproc); cpu++)); do
+		python3 - "$BATS_TEST_TMPDIR/stall" "$cpu" 3>&- <<-'END' &
+			import os, sys, time
+			most = 0
+			os.sched_setaffinity(0, {int(sys.argv[2])})
+			while True:
+			    due = time.monotonic() + 0.005
+			    time.sleep(0.005)
+			    late = int((time.monotonic() - due) * 1000000)
+			    if late > most:
+			        most = late
+			        with open("%s.%s" % (sys.argv[1], sys.argv[2]), "w") as file:
+			            print(most, file=file)
+		END
+		defer end_background $!
+	done
+}
+
 # full_speed TYPE: from 64 MiB to 4 GiB, as fast as it can be written: the origin takes no time for it. A write waits for
 # stores at the most, and never until there is room for them.
 full_speed() {
-	local dir image held slowest at
+	local dir image held slowest stall at
 	filled "$(disk 1)" --length 64M
 	dm_repeated wide "$(disk 1)" 64 64
 	fs_on "$(disk 8)" "$1"
@@ -481,15 +503,18 @@ full_speed() {
 	image=$(image_of s s1)
 	[[ $(session_get s diff_size) -eq $((64 << 20)) ]]
 	trace blksnap/blksnap_store
+	stalls
 	dd if=/dev/zero of=/dev/mapper/wide bs=1M count=4096 oflag=direct conv=notrunc status=none
 	[[ $(session_get s state) == active ]] || fail "$(session_get s error)"
 	larger_than $((4032 << 20))
 	held=$(stat_of "$image" held_us_max)
 	slowest=$(awk '/ blksnap_store: / && $(NF - 2) > most { most = $(NF - 2) } END { print most }' "$TRACING/trace")
-	printf '%s: held_us_max=%d, the slowest store took %d us\n' "$1" "$held" "$slowest" | tee -a /results/figures
-	[[ $held -le $((2 * slowest)) ]]
+	stall=$(sort -n "$BATS_TEST_TMPDIR"/stall.* | tail -1)
+	printf '%s: held_us_max=%d, the slowest store took %d us, the machine stood still for %d us\n' "$1" "$held" \
+		"$slowest" "$stall" | tee -a /results/figures
+	[[ $held -le $((2 * (slowest + stall))) ]]
 	for at in 0 2048 4032; do
-		cmp <(mebibytes "$image" "$at" 64) <(mebibytes "$(disk 1)" 0 64)
+		cmp <(mebibytes "$image" "$at" 16) <(mebibytes "$(disk 1)" 0 16)
 	done
 	session_destroy s
 	umount "$dir"
