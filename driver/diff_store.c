@@ -8,6 +8,7 @@
 #include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/completion.h>
+#include <linux/ktime.h>
 #include <linux/list_sort.h>
 
 #include "chunk.h"
@@ -23,6 +24,7 @@ struct store {
 	sector_t sectors;		/* of them, in units of the storage */
 	atomic_t pending;		/* bios in flight, and the builder */
 	int err;			/* of any bio */
+	u64 us;				/* that writing has taken */
 	struct completion done;
 };
 
@@ -143,6 +145,7 @@ static void store_write(struct store *store)
 		.end_io = store_endio,
 		.private = store,
 	};
+	u64 start = ktime_get_ns();
 	struct chunk *chunk;
 
 	list_for_each_entry(chunk, &store->chunks, node)
@@ -150,6 +153,7 @@ static void store_write(struct store *store)
 	diff_io_submit(&io);
 	store_put(store);
 	wait_for_completion_io(&store->done);
+	store->us = (ktime_get_ns() - start) / NSEC_PER_USEC;
 }
 
 static void diff_store_uncount_memory(struct diff_area *area,
@@ -198,7 +202,7 @@ static void store_trace(const struct store *store, int err)
 						     struct chunk, node);
 
 	trace_blksnap_store(store->area->config.origin->bd_dev, first->start,
-			    store->sectors, err);
+			    store->sectors, store->us, err);
 }
 
 int diff_store_ready(struct diff_area *area)

@@ -63,10 +63,6 @@ DEFINE_EVENT(blksnap_range_value, blksnap_release,
 	TP_PROTO(dev_t dev, sector_t sector, sector_t sectors, s64 value),
 	TP_ARGS(dev, sector, sectors, value));
 
-DEFINE_EVENT(blksnap_range_value, blksnap_store,
-	TP_PROTO(dev_t dev, sector_t sector, sector_t sectors, s64 value),
-	TP_ARGS(dev, sector, sectors, value));
-
 DEFINE_EVENT(blksnap_range_value, blksnap_image_read,
 	TP_PROTO(dev_t dev, sector_t sector, sector_t sectors, s64 value),
 	TP_ARGS(dev, sector, sectors, value));
@@ -74,6 +70,28 @@ DEFINE_EVENT(blksnap_range_value, blksnap_image_read,
 DEFINE_EVENT(blksnap_range_value, blksnap_image_reread,
 	TP_PROTO(dev_t dev, sector_t sector, sector_t sectors, s64 value),
 	TP_ARGS(dev, sector, sectors, value));
+
+TRACE_EVENT(blksnap_store,
+	TP_PROTO(dev_t dev, sector_t sector, sector_t sectors, u64 us, int err),
+	TP_ARGS(dev, sector, sectors, us, err),
+	TP_STRUCT__entry(
+		__field(dev_t, dev)
+		__field(u64, sector)
+		__field(u64, sectors)
+		__field(u64, us)
+		__field(int, err)
+	),
+	TP_fast_assign(
+		__entry->dev = dev;
+		__entry->sector = sector;
+		__entry->sectors = sectors;
+		__entry->us = us;
+		__entry->err = err;
+	),
+	TP_printk("%u:%u %llu + %llu, %llu us [%d]", MAJOR(__entry->dev),
+		  MINOR(__entry->dev), __entry->sector, __entry->sectors,
+		  __entry->us, __entry->err)
+);
 
 TRACE_EVENT(blksnap_state,
 	TP_PROTO(dev_t dev, int state, int err),

@@ -228,6 +228,12 @@ usual() {
 	refused s EINVAL put "$SESSIONS/s/diff_limit" 4G
 	put "$SESSIONS/s/diff_low" 1M
 	session_destroy s
+	# A limit means nothing to a device, nor to what is chosen for it.
+	session_make s "$(disk 2)" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 16M
+	session_take s
+	[[ $(session_get s diff_low) -eq $(($(session_get s diff_size) / 10)) ]]
+	session_destroy s
 }
 
 @test "interface: diff_size and diff_used" {

@@ -50,7 +50,7 @@ stormed() {
 	[[ $(grep -c 'blksnap_hold: ' "$events") -eq $(stat_of "$image" writes_held) ]]
 	[[ $(grep -c 'blksnap_release: ' "$events") -eq $(stat_of "$image" writes_held) ]]
 	grep -q "blksnap_hold: $(major_minor "$(disk 1)") 128 + 128$" "$events"
-	grep -q "blksnap_store: $(major_minor "$(disk 1)") .* \[0\]$" "$events"
+	grep -Eq "blksnap_store: $(major_minor "$(disk 1)") [0-9]+ \+ [0-9]+, [1-9][0-9]* us \[0\]$" "$events"
 	[[ $(grep -c 'blksnap_image_read: ' "$events") -ge 64 ]]
 	session_destroy s
 }

@@ -5,6 +5,7 @@
 
 load lib/common
 load lib/devices
+load lib/pages
 
 setup() {
 	# bats' own, of which LVM would complain.
@@ -202,6 +203,35 @@ lvm_knows() {
 	[[ $(tr -s ' ' <<<"$output") == " $1 testvg"* && $(wc -l <<<"$output") -eq 1 ]] || fail "pvs: $output"
 }
 
+@test "udev: an image of an LV: the LV keeps its links by name, id, UUID and label" {
+	local before image link lv
+	vgcreate -q -q testvg "$(disk 1)"
+	defer vgremove -q -q -ff -y testvg
+	lvcreate -q -q -y -L 64M -n one testvg
+	lv=$(readlink -e /dev/testvg/one)
+	mkfs.ext4 -q -L onlv "$lv"
+	udevadm trigger --settle "$lv"
+	settle
+	before=$(disk_links)
+	for link in by-label/onlv "by-uuid/$(lsblk -dnro UUID "$lv")" by-id/dm-name-testvg-one \
+		"by-id/dm-uuid-$(cat "/sys/block/${lv##*/}/dm/uuid")"; do
+		[[ /dev/disk/$link -ef $lv ]] || fail "the origin has no link $link"
+	done
+	session_of "$(disk 2)" /dev/testvg/one
+	image=$(image_of s s1)
+	links_unchanged "$before"
+	retrigger "$lv" "$image"
+	links_unchanged "$before"
+	[[ /dev/testvg/one -ef $lv && /dev/mapper/testvg-one -ef $lv ]]
+	[[ $(udevadm info --query=symlink "$image") == blksnap/s/s1 ]]
+	[[ $(lsblk -dnro FSTYPE,LABEL "$image") == 'ext4 onlv' ]]
+	run ! grep -E '^DM_(NAME|UUID|VG_NAME)=' <(udevadm info --query=property "$image")
+	lvm_knows "$(disk 1)"
+	unclaimed "$image"
+	session_destroy s
+	links_unchanged "$before"
+}
+
 @test "udev: LVM leaves an image of a PV alone, and works with the origin" {
 	local image
 	vgcreate -q -q testvg "$(disk 1)"
@@ -300,6 +330,151 @@ lvm_knows() {
 	session_destroy s
 	dir=$(mount_test "$(disk 1)" origin)
 	[[ $(<"$dir/file") == during ]]
+}
+
+# multipath_conf [LINE...]: what it is told.
+multipath_conf() {
+	printf '%s\n' 'defaults {' 'find_multipaths yes' 'user_friendly_names yes' '}' "$@" >/etc/multipath.conf
+}
+
+# no_path IMAGE: multipath does not take it for one, and leaves the device mpatha with the two that it has.
+no_path() {
+	local paths
+	paths=$(dmsetup deps -o devname mpatha)
+	[[ $paths == '2 dependencies'*'(sd'*'(sd'* ]] || fail "mpatha has $paths"
+	run -0 multipath -c "/dev/$(grep -o 'sd[a-z]*' <<<"$paths" | head -1)"
+	run -1 multipath -c "$1"
+	retrigger "$1"
+	multipath -v0
+	multipath -v0 "$1" || true
+	settle
+	[[ $(dmsetup deps -o devname mpatha) == "$paths" && $(multipath -l) != *blksnap* ]] || fail "$(multipath -l)"
+	unclaimed "$1"
+}
+
+@test "udev: multipath takes no image for a path, not even where it may look at all devices" {
+	modprobe dm-multipath
+	# Two ways to one disk.
+	modprobe scsi_debug vpd_use_hostno=0 add_host=2 dev_size_mb=32
+	defer modprobe -r scsi_debug
+	defer settle
+	settle
+	defer rm -f /etc/multipath.conf
+	multipath_conf
+	multipath -v0
+	defer multipath -F
+	settle
+	session_of "$(disk 2)" /dev/mapper/mpatha
+	no_path "$(image_of s s1)"
+	multipath_conf 'blacklist_exceptions {' 'devnode "^(sd|blksnap)"' 'property ".*"' '}'
+	no_path "$(image_of s s1)"
+	session_destroy s
+}
+
+# --- what is in an image is opened -----------------------------------------------------------------------------------
+
+# shellcheck disable=SC2034 # of lib/pages
+PAGE=/blksnap/docs/admin.md
+
+# nightly SNAPSHOT DEVICE DIRECTORY: as the page has it, the session `nightly`, of what is on DEVICE and mounted on
+# DIRECTORY. Since then the origin has changed.
+nightly() {
+	echo before >"$3/file"
+	sync -f "$3"
+	mkdir "$SESSIONS/nightly" "$SESSIONS/nightly/$1"
+	put "$SESSIONS/nightly/diff_file" "$(disk 2)"
+	put "$SESSIONS/nightly/$1/device" "$2"
+	session_take nightly
+	echo after >"$3/file"
+	sync -f "$3"
+	mkdir /backup
+	defer rm -rf /backup
+}
+
+# opened SECTION WORD: the commands there have read the image. While it was open no link led away from the origin, and
+# afterwards they are as they were.
+opened() {
+	local before lost
+	export DURING=$BATS_TEST_TMPDIR/during
+	cp() {
+		udevadm settle
+		disk_links >"$DURING"
+		command cp "$@"
+	}
+	export -f cp disk_links
+	before=$(disk_links)
+	page "$1" "$2"
+	settle
+	[[ $(</backup/file) == before ]] || fail "the image has $(</backup/file)" || return
+	links_unchanged "$before" || return
+	[[ ! -e $DURING ]] || lost=$(grep -vxFf "$DURING" <<<"$before") || true
+	[[ -z ${lost:-} ]] || fail "led to what was built upon the image: $lost"
+}
+
+@test "admin.md: LVM in an image is opened beside its origin" {
+	local dir
+	vgcreate -q -q vg0 "$(disk 1)"
+	defer vgremove -q -q -ff -y vg0
+	lvcreate -q -q -y -L 64M -n home vg0
+	mkfs.ext4 -q -L onlv /dev/vg0/home
+	settle
+	dir=$(mount_test /dev/vg0/home home)
+	nightly pv "$(disk 1)" "$dir"
+	opened 'LVM in an image' lvm
+	[[ -e $DURING && -z $(holders "$(image_of nightly pv)") ]]
+	lvm_quiet vgs --noheadings -o vg_name
+	[[ ${output// /} == vg0 ]]
+	[[ $(<"$dir/file") == after ]]
+	umount "$dir"
+	session_destroy nightly
+	lvm_quiet lvs --noheadings -o vg_name,lv_name
+}
+
+@test "admin.md: LVM in a partition of an image is opened by the name of the partition" {
+	local dir
+	partition "$(disk 1)" 128M
+	vgcreate -q -q vg0 "$(part "$(disk 1)" 1)"
+	defer vgremove -q -q -ff -y vg0
+	lvcreate -q -q -y -L 64M -n home vg0
+	mkfs.ext4 -q -L onlv /dev/vg0/home
+	settle
+	dir=$(mount_test /dev/vg0/home home)
+	nightly pv "$(disk 1)" "$dir"
+	sed 's|nightly/pv$|nightly/pv-part1|' "$PAGE" >"$BATS_TEST_TMPDIR/page"
+	PAGE=$BATS_TEST_TMPDIR/page opened 'LVM in an image' lvm
+	[[ -e $DURING && $(<"$dir/file") == after ]]
+	umount "$dir"
+	session_destroy nightly
+}
+
+@test "admin.md: an md member in an image is opened beside its origin" {
+	local dir image
+	mdadm --quiet --create /dev/md42 --run --metadata=1.2 --level=1 --raid-devices=2 --size=32M "$(disk 3)" missing
+	mkfs.ext4 -q -L onmd /dev/md42
+	settle
+	dir=$(mount_test /dev/md42 array)
+	nightly member "$(disk 3)" "$dir"
+	image=$(image_of nightly member)
+	opened 'md members in an image' md
+	[[ -e $DURING && -z $(holders "$image") ]]
+	[[ $(holders "$(disk 3)") == md42 && $(<"$dir/file") == after ]]
+	umount "$dir"
+	session_destroy nightly
+	mdadm --quiet --stop /dev/md42
+	mdadm --quiet --zero-superblock "$(disk 3)"
+}
+
+@test "admin.md: a btrfs in an image is read without being mounted, while its origin is" {
+	local dir
+	mkfs.btrfs -q "$(disk 1)"
+	settle
+	dir=$(mount_test "$(disk 1)" origin)
+	nightly srv "$(disk 1)" "$dir"
+	opened 'btrfs in an image' btrfs
+	[[ $(<"$dir/file") == after ]]
+	umount "$dir"
+	btrfs check --readonly "$(disk 1)"
+	session_destroy nightly
 }
 
 # --- events ----------------------------------------------------------------------------------------------------------

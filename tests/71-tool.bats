@@ -5,6 +5,7 @@
 
 load lib/common
 load lib/devices
+load lib/pages
 
 setup() {
 	# bats' own, of which LVM would complain.
@@ -409,7 +410,7 @@ lv_of_disk_1() {
 }
 
 @test "tool: watch prints the events of a session, as they come, for the eye and as JSON" {
-	local all=$BATS_TEST_TMPDIR/all one=$BATS_TEST_TMPDIR/one
+	local all=$BATS_TEST_TMPDIR/all one=$BATS_TEST_TMPDIR/one eye=$BATS_TEST_TMPDIR/eye before time times
 	echo 4M >/sys/module/blksnap/parameters/memory_limit
 	dm_linear small "$(disk 2)" 24576
 	dm_linear large "$(disk 2)" 131072 65536
@@ -419,7 +420,10 @@ lv_of_disk_1() {
 	defer end_background $!
 	env --default-signal=INT blksnap watch t >"$one" 3>&- &
 	defer end_background $!
+	env --default-signal=INT blksnap watch s >"$eye" 3>&- &
+	defer end_background $!
 	sleep 2
+	before=$(date +%s)
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=32 oflag=direct conv=notrunc status=none
 	wait_until 20 grep -q '"event": "overflow"' "$all"
 	run -0 jq -r 'select(.event == "overflow") | "\(.session)/\(.snapshot) \(.origin)"' "$all"
@@ -427,6 +431,15 @@ lv_of_disk_1() {
 	run -0 jq -r 'select(.event == "low_space") | .session' "$all"
 	[[ $output == s* ]]
 	run ! grep -q ' s/' "$one"
+	wait_until 20 grep -q ': overflow$' "$eye"
+	# When, which session, which origin, and what, in one line.
+	run -0 grep ': overflow$' "$eye"
+	[[ $output =~ ^([^ ]+)\ s/$(basename "$(disk 1)")\ \($(major_minor "$(disk 1)")\):\ overflow$ ]] || fail "$output"
+	times=("${BASH_REMATCH[1]}" "$(jq -r 'select(.event == "overflow") | .time' "$all")")
+	for time in "${times[@]}"; do
+		[[ $time =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{4}$ ]] || fail "the time is $time"
+		[[ $(date -d "$time" +%s) -ge $before && $(date -d "$time" +%s) -le $(date +%s) ]] || fail "the time is $time"
+	done
 	blksnap release --all
 	# A tracker's, which is not one of a session.
 	dm_linear tracked "$(disk 3)" 8192
@@ -441,22 +454,33 @@ lv_of_disk_1() {
 	run -1 blksnap watch nowhere
 }
 
-@test "tool: a rule that raises the limit when space is low" {
+# told_of_low_space TIMES: in the kernel's log.
+told_of_low_space() {
+	[[ $(log_since | grep -c 'blksnap: s: low_space: ') -eq $1 ]]
+}
+
+# shellcheck disable=SC2034 # of lib/pages
+PAGE=/blksnap/docs/admin.md
+
+@test "admin.md: a rule that raises the limit when space is low, once" {
 	local dir
 	echo 4M >/sys/module/blksnap/parameters/memory_limit
 	mkfs.ext4 -q "$(disk 2)"
 	dir=$(mount_test "$(disk 2)" diff)
 	mkdir -p /run/udev/rules.d
-	cat >/run/udev/rules.d/99-test-low-space.rules <<-'END'
-		ACTION=="change", ENV{BLKSNAP_EVENT}=="low_space", RUN+="/bin/sh -c 'echo 300M >/sys/kernel/config/blksnap/sessions/$env{BLKSNAP_SESSION}/diff_limit'"
-	END
+	page_block 'Sizing the difference storage' udev >/run/udev/rules.d/99-test-low-space.rules
 	defer rm /run/udev/rules.d/99-test-low-space.rules
 	udevadm control --reload
 	blksnap take s --diff "$dir/diff" --limit 64M "$(disk 1)"
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=50 oflag=direct conv=notrunc status=none
-	wait_until 30 grep -qx $((300 << 20)) "$SESSIONS/s/diff_limit"
+	wait_until 30 grep -qx $((300 << 30)) "$SESSIONS/s/diff_limit"
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=200 oflag=direct conv=notrunc status=none
 	[[ $(session_get s state) == active ]]
+	# The file system has not as much as that: this is said once more, and not again and again.
+	wait_until 30 told_of_low_space 2
+	sleep 2
+	settle
+	told_of_low_space 2
 	blksnap release s
 }
 

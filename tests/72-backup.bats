@@ -7,6 +7,7 @@
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
 load lib/common
 load lib/devices
+load lib/pages
 
 setup() {
 	# bats' own, of which LVM would complain.
@@ -1002,18 +1003,8 @@ called() {
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
+# shellcheck disable=SC2034 # of lib/pages
 PAGE=/blksnap/docs/backup.md
-
-# page SECTION [WORD]: runs the commands that stand there in that section, in blocks of `sh`, or `sh WORD`.
-page() {
-	local script=$BATS_TEST_TMPDIR/section
-	awk -v section="$1" -v block='```sh'"${2:+ $2}" '
-		/^##+ / && !inside { here = ($0 ~ ("^##+ " section "$")) }
-		/^```/ { inside = !inside && $0 != "```"; run = here && $0 == block; next }
-		run' "$PAGE" >"$script"
-	[[ -s $script ]] || fail "no commands in the section $1" || return
-	bash -ex "$script" 3>&- || fail "the commands of the section $1 ended with $?"
-}
 
 # a_server: /dev/vg0/srv with something on it, mounted on /srv, and a disk for backups. All that the page makes is undone.
 a_server() {

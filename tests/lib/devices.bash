@@ -23,15 +23,26 @@ part() {
 	printf '%s%s%s\n' "$1" "$digit" "$2"
 }
 
-# dm_make NAME TABLE: /dev/mapper/NAME.
+# dm_make NAME [TABLE]: /dev/mapper/NAME; the table is read from standard input if it has several lines.
 dm_make() {
-	dmsetup create "$1" --table "$2" || return
+	dmsetup create "$1" ${2:+--table "$2"} || return
 	defer dmsetup remove --retry "$1"
 }
 
 # dm_linear NAME DEVICE SECTORS [START]
 dm_linear() {
 	dm_make "$1" "0 $3 linear $2 ${4:-0}"
+}
+
+# dm_repeated NAME DEVICE MEBIBYTES COUNT: what DEVICE begins with, so many times. What is written there is lost, so that it
+# stays; to a snapshot it has been overwritten.
+dm_repeated() {
+	local i sectors=$(($3 << 11))
+	modprobe dm-flakey || return
+	dm_make "$1-kept" "0 $sectors flakey $2 0 0 1 1 drop_writes" || return
+	dm_make "$1" < <(for ((i = 0; i < $4; i++)); do
+		printf '%d %d linear /dev/mapper/%s-kept 0\n' "$((i * sectors))" "$sectors" "$1"
+	done)
 }
 
 # dm_switch NAME [TABLE]: gives the device another table, from standard input if it has several lines, while I/O goes on.
