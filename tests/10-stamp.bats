@@ -136,12 +136,24 @@ value() {
 
 @test "stamp: a storm passes in each mode, and its table describes the origin" {
 	local mode
-	for mode in direct nowait hipri buffered mmap mix; do
+	for mode in direct nowait hipri buffered mmap uring polled mix; do
 		cp image origin
 		run -0 stamp storm origin image --seed 7 --taken-seq 1 --writers 8 --readers 2 --count 2000 \
 			--mode "$mode" --max-size 8K --hot 0.5/4K --save-table table
 		[[ $(value writes) -eq 2000 ]]
 		[[ $(value image_reads) -gt 0 ]]
+		stamp verify origin --seed 7 --table table
+	done
+}
+
+@test "stamp: io_uring does what it is asked to, or it is done without it" {
+	local mode
+	for mode in uring polled; do
+		cp image origin
+		run -0 strace -f -q -e trace=io_uring_enter -o calls \
+			stamp storm origin image --seed 7 --taken-seq 1 --count 50 --mode "$mode" --save-table table
+		[[ $(value "writes_$mode") -eq 50 && $(value writes) -eq 50 ]]
+		[[ $(grep -c ') *= 1$' calls) -eq 50 ]]
 		stamp verify origin --seed 7 --table table
 	done
 }
@@ -168,6 +180,35 @@ value() {
 	copy_block image 100 101
 	run -1 stamp storm origin image --seed 7 --taken-seq 1 --count 10
 	[[ $(value image_mismatches) -gt 0 ]]
+}
+
+@test "stamp: a storm reads the image of a part of the origin, and of more than it" {
+	dd if=image of=part bs=1M skip=1 count=2 status=none
+	run -1 stamp storm origin part --seed 7 --taken-seq 1
+	run -2 stamp storm origin part --seed 7 --taken-seq 1 --image-base 4M
+	run -2 stamp storm origin part --seed 7 --taken-seq 1 --image-base 100
+	run -0 stamp storm origin part --seed 7 --taken-seq 1 --count 500 --image-base 1M --save-table table
+	[[ $(value image_reads) -gt 0 ]]
+	stamp verify origin --seed 7 --table table
+	run -0 stamp storm part image --seed 7 --taken-seq 1 --count 500 --number-base 1M --image-base 0
+	[[ $(value image_reads) -gt 0 ]]
+	run -1 stamp verify part --seed 7 --seq 1 --number-base 1M
+}
+
+@test "stamp: a storm finds a wrong block of the image in the part that it reads, and there only" {
+	dd if=image of=part bs=1M skip=1 count=2 status=none
+	cp part right
+	copy_block image 2046 2047
+	copy_block image 6144 6145
+	run -0 stamp storm part image --seed 7 --taken-seq 1 --count 50 --number-base 1M --image-base 0
+	copy_block image 5000 5001
+	cp right part
+	run -1 stamp storm part image --seed 7 --taken-seq 1 --count 50 --number-base 1M --image-base 0
+	[[ $output == *'block 5001 '*'other sector'* && $(value origin_mismatches) -eq 0 ]]
+	copy_block right 0 4095
+	run -0 stamp storm origin right --seed 7 --taken-seq 1 --count 50 --image-base 1M --length 2M
+	run -1 stamp storm origin right --seed 7 --taken-seq 1 --count 50 --image-base 1M --offset 2M
+	[[ $output == *'block 6143 '*'other sector'* && $(value origin_mismatches) -eq 0 ]]
 }
 
 @test "stamp: a storm finds what the origin lost" {

@@ -1001,13 +1001,26 @@ unused_by_udev() {
 }
 
 @test "interface: devices whose drivers take pages (EOPNOTSUPP, before 6.3)" {
-	modprobe zram num_devices=1
-	defer modprobe -r zram
-	echo 32M >/sys/block/zram0/disksize
-	defer sh -c 'echo 1 >/sys/block/zram0/reset'
-	settle
+	zram_make 32M
 	grep -q page_endio /proc/kallsyms || skip "this kernel has no rw_page"
 	usual
-	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" /dev/zram0
+	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" "$ZRAM"
+	session_destroy s
+}
+
+@test "interface: a device that is written without block I/O (DAX), as an origin and to be tracked (EOPNOTSUPP)" {
+	local text='a DAX device is written without block I/O'
+	modinfo nd_e820 nd_pmem >/dev/null 2>&1 || skip 'this kernel has no driver for persistent memory'
+	# Memory that the kernel was told to take for such (tests/run).
+	modprobe -a nd_e820 nd_pmem
+	settle
+	[[ $(cat /sys/block/pmem0/queue/dax) == 1 ]]
+	usual
+	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" /dev/pmem0
+	[[ $(session_get s s1/error) == *"$text" ]]
+	mkdir "$TRACKERS/t"
+	logged_refusal EOPNOTSUPP put "$TRACKERS/t/device" /dev/pmem0
+	[[ $(cat "$TRACKERS/t/error") == *"$text" ]]
+	rmdir "$TRACKERS/t"
 	session_destroy s
 }

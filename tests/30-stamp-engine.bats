@@ -19,12 +19,16 @@ teardown() {
 	common_teardown
 }
 
-# stormed ORIGIN DIFF [--length B] OPTION...: filled, taken, stormed, judged, released.
+# stormed ORIGIN DIFF [--offset B] [--length B] OPTION...: filled, taken, stormed, judged, released.
 stormed() {
-	local origin=$1 diff=$2 length=()
+	local origin=$1 diff=$2 range=()
 	shift 2
-	[[ $1 != --length ]] || length=("${@:1:2}")
-	filled "$origin" "${length[@]}" --block "${BLOCK:-512}"
+	while [[ $1 == --offset || $1 == --length ]]; do
+		range+=("${@:1:2}")
+		shift 2
+	done
+	set -- "${range[@]}" "$@"
+	filled "$origin" "${range[@]}" --block "${BLOCK:-512}"
 	session_make s "$diff" "$origin"
 	[[ -z ${CHUNK:-} ]] || put "$SESSIONS/s/s1/chunk_size" "$CHUNK"
 	session_take s
@@ -112,13 +116,43 @@ stormed() {
 }
 
 @test "engine: I2 I3: writes that must not wait (lesson 6)" {
-	local count=6000
-	stormed "$(disk 1)" "$DIFF" --length 16M --count "$count" --max-size 16K --mode nowait
-	[[ $(storm_value writes_nowait) -eq $(scaled "$count") ]]
+	local count=3000 mode
+	for mode in nowait uring; do
+		stormed "$(disk 1)" "$DIFF" --length 16M --count "$count" --max-size 16K --mode "$mode"
+		[[ $(storm_value "writes_$mode") -eq $(scaled "$count") ]]
+		[[ $(storm_value nowait_unsupported) -eq 0 ]]
+	done
 }
 
-@test "engine: I2 I3: polled writes" {
-	stormed "$(disk 1)" "$DIFF" --length 16M --count 6000 --max-size 16K --mode hipri
+# watch_polled: from now on the kernel's trace has each bio that is submitted to be polled for. The number of that flag
+# is not the same in all kernels, so it is counted in what the kernel was built from.
+watch_polled() {
+	local bit
+	bit=$(awk '/__REQ_FAILFAST_DEV =/ { bit = 9 } /__REQ_POLLED,/ { print bit } /^\t__REQ_.*,/ { bit++ }' \
+		"/lib/modules/$(uname -r)/"{source,build}/include/linux/blk_types.h 2>/dev/null | head -n 1)
+	[[ -n $bit ]] || fail "which flag REQ_POLLED is cannot be found out" || return
+	tracing
+	# shellcheck disable=SC2016 # $arg1 is the kernel's
+	echo 'p:polled submit_bio flags=+16($arg1):u32' >"$TRACING/kprobe_events"
+	defer eval "echo >$TRACING/kprobe_events"
+	echo "flags & $((1 << bit))" >"$TRACING/events/kprobes/polled/filter"
+	trace kprobes/polled
+}
+
+@test "engine: I2 I3: polled writes, to a device that is polled" {
+	local count=3000
+	null_blk_make nullp memory_backed=1 size=16 blocksize=512 submit_queues=2 poll_queues=2
+	[[ $(cat /sys/block/nullp/queue/io_poll) == 1 ]]
+	watch_polled
+	stormed /dev/nullp "$DIFF" --count "$count" --max-size 16K --mode polled
+	[[ $(storm_value writes_polled) -eq $(scaled "$count") ]]
+	[[ $(storm_value nowait_unsupported) -eq 0 ]]
+	[[ $(grep -c ' polled: ' "$TRACING/trace") -ge $count ]]
+}
+
+@test "engine: I2 I3: polled writes, to a device that cannot be polled" {
+	stormed "$(disk 1)" "$DIFF" --length 16M --count 2000 --max-size 16K --mode polled
+	stormed "$(disk 1)" "$DIFF" --length 16M --count 1000 --max-size 16K --mode hipri
 }
 
 @test "engine: I2 I3: all kinds of writes at once" {
@@ -276,8 +310,8 @@ granule() {
 	filled "$disk" --offset 1M --length 32M
 	session_of "$DIFF" "$(part "$disk" 2)"
 	image=$(image_of s s1)
-	storm "$disk" - --offset 1M --length 32M --count 6000 --max-size 64K
-	image_is "$image" --number-base 17M
+	storm "$disk" "$image" --image-base 17M --offset 1M --length 32M --count 6000 --max-size 64K
+	[[ $(storm_value reads_begun_in_flight) -gt 0 ]]
 	[[ $(stat_of "$image" chunks_preserved) -gt 1000 ]]
 	[[ $(stat_of "$image" chunks_preserved) -le 4096 ]]
 	consistent "$image"
@@ -291,12 +325,13 @@ granule() {
 	filled "$disk" --offset 1M --length 32M
 	session_of "$DIFF" "$disk"
 	image=$(image_of s s1)
-	storm "$(part "$disk" 2)" - --number-base 17M --count 3000 --max-size 64K
-	storm "$(part "$disk" 1)" - --number-base 1M --count 3000 --max-size 64K
+	[[ -b ${image}p2 ]]
+	storm "$(part "$disk" 2)" "${image}p2" --number-base 17M --count 3000 --max-size 64K
+	[[ $(storm_value reads_begun_in_flight) -gt 0 ]]
+	storm "$(part "$disk" 1)" "$image" --number-base 1M --image-base 0 --count 3000 --max-size 64K
+	[[ $(storm_value reads_begun_in_flight) -gt 0 ]]
 	image_is "$image" --offset 1M --length 32M
 	cmp -n 1048576 "$image" "$disk"
-	[[ -b ${image}p2 ]]
-	image_is "${image}p2" --number-base 17M
 	consistent "$image"
 	session_destroy s
 }
@@ -335,13 +370,44 @@ granule() {
 	stormed /dev/mapper/stripes "$DIFF" --count 2000 --max-size 64K --mode mix
 }
 
+@test "engine: origin: a logical volume" {
+	lv_make "$(disk 3)" 16M
+	stormed "$LV" "$DIFF" --count 2000 --max-size 64K --mode mix
+}
+
+@test "engine: origin: a logical volume in stripes" {
+	lv_make "$(disk 3) $(disk 4)" 16M --stripes 2 --stripesize 16K
+	[[ $(dmsetup table "$LV") == *' striped 2 32 '* ]]
+	stormed "$LV" "$DIFF" --count 2000 --max-size 64K --mode mix
+}
+
+# The volume has its space from the pool while it is written to, some of it only while it is a snapshot.
+@test "engine: origin: a thin volume" {
+	local image
+	lv_make "$(disk 3)" 64M --type thin --thinpool pool --virtualsize 20M --chunksize 64K
+	[[ $(dmsetup table "$LV") == *' thin '* ]]
+	stormed "$LV" "$DIFF" --length 16M --count 2000 --max-size 64K --mode mix
+	filled "$LV" --length 16M
+	session_make s "$DIFF" "$LV"
+	put "$SESSIONS/s/s1/discard" preserve
+	session_take s
+	image=$(image_of s s1)
+	dd if=/dev/urandom of="$LV" bs=64K seek=256 count=64 oflag=direct conv=notrunc status=none
+	blkdiscard -f "$LV"
+	cmp -n 20M "$LV" /dev/zero
+	image_is "$image" --length 16M
+	cmp -n 4M -i 16M:0 "$image" /dev/zero
+	session_destroy s
+}
+
 @test "engine: origin: below device-mapper, written through it" {
 	local image
 	dm_linear upper "$(disk 1)" 32768 2048
 	filled "$(disk 1)" --offset 1M --length 16M
 	session_of "$DIFF" "$(disk 1)"
 	image=$(image_of s s1)
-	storm /dev/mapper/upper - --number-base 1M --count 2000 --max-size 64K
+	storm /dev/mapper/upper "$image" --number-base 1M --image-base 0 --count 2000 --max-size 64K
+	[[ $(storm_value reads_begun_in_flight) -gt 0 ]]
 	image_is "$image" --offset 1M --length 16M
 	session_destroy s
 }
@@ -362,6 +428,13 @@ granule() {
 	defer md_stop "$(disk 3)" "$(disk 4)"
 	settle
 	stormed "$(readlink -e /dev/md/test)" "$DIFF" --length 16M --count 6000 --max-size 64K --mode mix
+}
+
+@test "engine: origin: md raid1" {
+	mdadm --create /dev/md/test --run --assume-clean --level=1 --raid-devices=2 --size=16M "$(disk 3)" "$(disk 4)"
+	defer md_stop "$(disk 3)" "$(disk 4)"
+	settle
+	stormed "$(readlink -e /dev/md/test)" "$DIFF" --length 16M --count 2000 --max-size 64K --mode mix
 }
 
 # md_stop MEMBER...
@@ -403,6 +476,20 @@ md_stop() {
 @test "engine: origin: null_blk, bio-based" {
 	null_blk_make nullb memory_backed=1 size=16 blocksize=512 queue_mode=0
 	stormed /dev/nullb "$DIFF" --count 2000 --max-size 64K
+}
+
+@test "engine: origin: zram" {
+	local BLOCK=4096
+	zram_make 16M
+	! grep -q page_endio /proc/kallsyms || skip 'this kernel writes to it without block I/O'
+	stormed "$ZRAM" "$DIFF" --count 2000 --max-size 64K --mode mix
+}
+
+# Its end is more than 2^32 sectors from its start, and in the middle of a granule.
+@test "engine: origin: the end of three tebibytes, of an odd size" {
+	local size=$(((3 << 40) + 512 * 5))
+	loop_make "$size"
+	stormed "$LOOP" "$DIFF" --offset $(((3 << 40) - (8 << 20))) --count 3000 --max-size 64K --mode mix
 }
 
 @test "engine: origin: a loop device on a file of a snapshotted file system" {

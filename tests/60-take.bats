@@ -177,22 +177,6 @@ delayed() {
 	dm_make "$1" "0 $3 delay $2 ${6:-0} $4 $2 ${6:-0} $5"
 }
 
-# lv_make DISK SIZE: a logical volume on a volume group of its own; its path in LV.
-lv_make() {
-	local vg=take${1##*/}
-	export LVM_SUPPRESS_FD_WARNINGS=1
-	pvcreate -qq -y -ff "$1" && vgcreate -qq "$vg" "$1" && lvcreate -qq -y -Wn -n lv -L "$2" "$vg" || return
-	defer lv_remove "$vg" "$1"
-	LV=/dev/$vg/lv
-	settle
-	[[ -b $LV ]] || fail "there is no $LV"
-}
-
-lv_remove() {
-	settle
-	lvremove -qq -y "$1" && vgremove -qq -y "$1" && pvremove -qq -y "$2"
-}
-
 # ext4_make DEVICE NAME [SIZE]: mounted; its directory in DIR.
 ext4_make() {
 	mkfs.ext4 -q -E lazy_itable_init=0 "$1" ${3:+"$3"} || return

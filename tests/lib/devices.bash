@@ -75,6 +75,37 @@ null_blk_make() {
 	[[ -b /dev/$name ]] || fail "null_blk has made no $name"
 }
 
+# zram_make SIZE: a disk in compressed memory; its path in ZRAM.
+zram_make() {
+	modprobe zram num_devices=1 || return
+	defer modprobe -r zram
+	ZRAM=/dev/zram0
+	echo "$1" >"/sys/block/${ZRAM#/dev/}/disksize"
+	defer sh -c 'echo 1 >/sys/block/zram0/reset'
+	settle
+}
+
+# lv_make DISKS SIZE [LVCREATE-OPTION...]: a logical volume on a volume group of its own, of these disks, in one word; its
+# path in LV.
+lv_make() {
+	local disks vg
+	read -ra disks <<<"$1"
+	vg=test${disks[0]##*/}
+	export LVM_SUPPRESS_FD_WARNINGS=1
+	pvcreate -qq -y -ff "${disks[@]}" && vgcreate -qq "$vg" "${disks[@]}" || return
+	defer lv_remove "$vg" "${disks[@]}"
+	lvcreate -qq -y -Wn -n lv -L "$2" "${@:3}" "$vg" || return
+	LV=/dev/$vg/lv
+	settle
+	[[ -b $LV ]] || fail "there is no $LV"
+}
+
+# lv_remove GROUP DISK...
+lv_remove() {
+	settle
+	lvremove -qq -y "$1" && vgremove -qq -y "$1" && pvremove -qq -y "${@:2}"
+}
+
 # background COMMAND...: its PID in BACKGROUND; ended with the test at the latest.
 background() {
 	"$@" 3>&- &

@@ -41,6 +41,8 @@ struct storm {
 	struct target image;
 	bool have_image;
 	struct region region;
+	struct region seen;	/* the part of it that the image has, in the image */
+	uint64_t seen_first;	/* its first block in the region */
 	struct claims claims;
 	struct report origin_report;
 	struct report image_report;
@@ -61,7 +63,7 @@ struct worker {
 	struct storm *storm;
 	pthread_t thread;
 	unsigned int index;
-	struct rng rng;
+	struct pen pen;
 	char *buffer;
 };
 
@@ -135,7 +137,7 @@ static void claim_range(struct worker *worker, uint64_t number, bool cached,
 			struct range *range)
 {
 	struct storm *storm = worker->storm;
-	struct rng *rng = &worker->rng;
+	struct rng *rng = &worker->pen.rng;
 	bool hot = storm->hot_size &&
 		   (double)rng_below(rng, 1 << 20) <
 			   storm->options->hot_fraction * (1 << 20);
@@ -189,16 +191,16 @@ static void write_one(struct worker *worker, uint64_t number)
 	struct slot *slot = &storm->claims.slots[worker->index];
 	uint32_t block = storm->region.block;
 	uint64_t seq = storm->taken_seq + 1 + number;
-	enum write_mode mode = mode_pick(storm->options->mode, &worker->rng);
+	enum write_mode mode = mode_pick(storm->options->mode, &worker->pen.rng);
 	struct range range;
 	int error;
 
 	claim_range(worker, number, mode_is_cached(mode), &range);
 	encode_range(worker, &range, seq);
 	slot_publish(slot);
-	if (!rng_below(&worker->rng, 4))
+	if (!rng_below(&worker->pen.rng, 4))
 		sched_yield(); /* readers that come before the write */
-	error = origin_write(&storm->origin, mode, &worker->rng, worker->buffer,
+	error = origin_write(&storm->origin, mode, &worker->pen, worker->buffer,
 			     range.blocks * block,
 			     storm->region.offset + range.first * block);
 	slot_land(slot);
@@ -280,24 +282,34 @@ static void pick_read(const struct storm *storm, struct rng *rng,
 	}
 }
 
-/* To whole logical blocks of the image, and into the region. */
+/* To whole logical blocks of the image, and into what it has of the region. */
 static bool fit_read(const struct storm *storm, struct range *range)
 {
 	uint64_t unit = storm->image.direct ?
 				storm->image.align / storm->region.block :
 				1;
 	uint64_t end = range->first + range->blocks;
+	uint64_t last = storm->seen_first + storm->seen.blocks;
 
 	if (unit > 1) {
 		range->first -= range->first % unit;
 		end = (end + unit - 1) / unit * unit;
 	}
-	if (end > storm->region.blocks)
-		end = storm->region.blocks;
+	if (range->first < storm->seen_first)
+		range->first = storm->seen_first;
+	if (end > last)
+		end = last;
 	if (range->first >= end)
 		return false;
 	range->blocks = end - range->first;
 	return true;
+}
+
+static bool image_has(const struct storm *storm, const struct range *range)
+{
+	return range->blocks &&
+	       range->first < storm->seen_first + storm->seen.blocks &&
+	       storm->seen_first < range->first + range->blocks;
 }
 
 /* Returns false if the place that it picked is outside. */
@@ -305,21 +317,24 @@ static bool read_one(struct worker *worker)
 {
 	struct storm *storm = worker->storm;
 	struct slot *slot = &storm->claims.slots[rng_below(
-		&worker->rng, storm->claims.count)];
+		&worker->pen.rng, storm->claims.count)];
 	uint32_t block = storm->region.block;
 	struct range range;
 	uint64_t generation = slot_peek(slot, &range);
 	int error;
 
-	if (!range.blocks) {
-		range.first = rng_below(&worker->rng, storm->region.blocks);
+	if (!image_has(storm, &range)) {
+		range.first = storm->seen_first +
+			      rng_below(&worker->pen.rng, storm->seen.blocks);
 		range.blocks = 1;
+		generation = 0;
 	}
-	pick_read(storm, &worker->rng, &range);
+	pick_read(storm, &worker->pen.rng, &range);
 	if (!fit_read(storm, &range))
 		return false;
 	error = io_read(storm->image.fd, worker->buffer, range.blocks * block,
-			storm->region.offset + range.first * block);
+			storm->seen.offset +
+				(range.first - storm->seen_first) * block);
 	if (generation & 1) {
 		atomic_fetch_add(&storm->counters.reads_begun_in_flight, 1);
 		if (atomic_load(&slot->generation) == generation)
@@ -355,7 +370,9 @@ static void *reader_main(void *argument)
 
 static void final_image_block(void *context, uint64_t index, const void *block)
 {
-	image_check(context, index, block);
+	struct storm *storm = context;
+
+	image_check(storm, storm->seen_first + index, block);
 }
 
 static void final_origin_block(void *context, uint64_t index, const void *block)
@@ -387,7 +404,7 @@ static int finish(struct storm *storm)
 		storm->origin_report.io_errors++;
 	}
 	if (storm->have_image) {
-		region_scan(&storm->image, &storm->region, &storm->image_report,
+		region_scan(&storm->image, &storm->seen, &storm->image_report,
 			    final_image_block, storm);
 		storm->counters.image_errors += storm->image_report.io_errors;
 		storm->image_report.io_errors =
@@ -413,7 +430,8 @@ static void print_counters(const struct storm *storm)
 	const struct counters *counters = &storm->counters;
 	static const char *const modes[MODE_COUNT] = { "direct", "nowait",
 						       "hipri", "buffered",
-						       "mmap" };
+						       "mmap", "uring",
+						       "polled" };
 
 	printf("writes=%" PRIu64 "\nbytes=%" PRIu64 "\nhot_writes=%" PRIu64
 	       "\n",
@@ -439,6 +457,40 @@ static void print_counters(const struct storm *storm)
 
 /* ---- set-up ---- */
 
+/*
+ * What the image has of the region, by the numbers of the blocks: all of it,
+ * unless the image is of a part of the origin, or of more than that.
+ */
+static void storm_see(struct storm *storm)
+{
+	const struct options *options = storm->options;
+	uint64_t base = options->have_image_base ? options->image_base :
+						   options->number_base;
+	const struct region *region = &storm->region;
+	struct region *seen = &storm->seen;
+	uint64_t end = region->first_number + region->blocks;
+	uint64_t image_first = base / region->block;
+	uint64_t image_end = image_first + storm->image.size / region->block;
+
+	if (!options->have_image_base &&
+	    storm->image.size != storm->origin.direct.size)
+		die(EXIT_MISMATCH,
+		    "%s has %" PRIu64 " bytes, but %s has %" PRIu64,
+		    storm->image.path, storm->image.size,
+		    storm->origin.direct.path, storm->origin.direct.size);
+	*seen = *region;
+	if (seen->first_number < image_first)
+		seen->first_number = image_first;
+	if (end > image_end)
+		end = image_end;
+	if (base % region->block || seen->first_number >= end)
+		die(EXIT_USAGE, "%s: nothing of the range is in it",
+		    storm->image.path);
+	seen->blocks = end - seen->first_number;
+	seen->offset = (seen->first_number - image_first) * region->block;
+	storm->seen_first = seen->first_number - region->first_number;
+}
+
 static void storm_open(struct storm *storm, char **paths)
 {
 	const struct options *options = storm->options;
@@ -452,10 +504,7 @@ static void storm_open(struct storm *storm, char **paths)
 	target_open(&storm->image, paths[1], 0);
 	storm->image_report.path = paths[1];
 	storm->image_report.coarse = options->image_may_fail;
-	if (storm->image.size != storm->origin.direct.size)
-		die(EXIT_MISMATCH,
-		    "%s has %" PRIu64 " bytes, but %s has %" PRIu64, paths[1],
-		    storm->image.size, paths[0], storm->origin.direct.size);
+	storm_see(storm);
 }
 
 static void storm_sizes(struct storm *storm)
@@ -511,7 +560,7 @@ static struct worker *start(struct storm *storm, unsigned int count,
 	for (unsigned int i = 0; i < count; i++) {
 		workers[i].storm = storm;
 		workers[i].index = i;
-		workers[i].rng.state = storm->options->seed * 1000003 + i +
+		workers[i].pen.rng.state = storm->options->seed * 1000003 + i +
 				       (main == reader_main ? 500000 : 0);
 		workers[i].buffer = io_buffer(buffer_size);
 		if (pthread_create(&workers[i].thread, NULL, main, &workers[i]))

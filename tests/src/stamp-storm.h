@@ -1,11 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the parts of `storm` share: the origin's write paths, and the claims. */
+/* What the parts of `storm` share: rings, the origin's write paths, and the claims. */
 #ifndef BLKSNAP_TESTS_STAMP_STORM_H
 #define BLKSNAP_TESTS_STAMP_STORM_H
 
 #include "stamp.h"
 
 #include <pthread.h>
+#include <sys/types.h>
+
+/* ---- io_uring ---- */
+
+struct ring;
+
+/* Each writer has its own. @polled: with the submitter polling for the end. */
+struct ring *ring_open(bool polled);
+/* Returns what write() would, or -errno; @flags as of pwritev2(). */
+ssize_t ring_write(struct ring *ring, int fd, int flags, const void *buffer,
+		   size_t size, uint64_t offset);
 
 /* ---- write paths of the origin ---- */
 
@@ -21,11 +32,17 @@ struct origin {
 void origin_open(struct origin *origin, const char *path,
 		 const struct options *options);
 void origin_close(struct origin *origin);
+/* What a writer has for itself; its rings last as long as the process. */
+struct pen {
+	struct rng rng;
+	struct ring *ring, *polled;	/* opened when they are wanted */
+};
+
 /* Through the page cache? Such a write and a direct one must not share a page. */
 bool mode_is_cached(enum write_mode mode);
 enum write_mode mode_pick(enum write_mode mode, struct rng *rng);
 /* Returns when the data is on the device, or (cached, half of them) in the cache. */
-int origin_write(struct origin *origin, enum write_mode mode, struct rng *rng,
+int origin_write(struct origin *origin, enum write_mode mode, struct pen *pen,
 		 const void *buffer, size_t size, uint64_t offset);
 int origin_sync(struct origin *origin);
 

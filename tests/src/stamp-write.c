@@ -57,6 +57,22 @@ void origin_close(struct origin *origin)
 	close(origin->direct.fd);
 }
 
+/* @got is what the kernel said to a write with flags: what it left is written without. */
+static int write_rest(struct origin *origin, ssize_t got, const void *buffer,
+		      size_t size, uint64_t offset)
+{
+	if (got == -EAGAIN)
+		atomic_fetch_add(&origin->nowait_again, 1);
+	else if (got == -EOPNOTSUPP)
+		atomic_fetch_add(&origin->nowait_unsupported, 1);
+	else if (got < 0 && got != -EINTR)
+		return (int)got;
+	if (got < 0)
+		got = 0;
+	return io_write(origin->direct.fd, (const char *)buffer + got,
+			size - (size_t)got, offset + (uint64_t)got);
+}
+
 static int write_flagged(struct origin *origin, int flags, const void *buffer,
 			 size_t size, uint64_t offset)
 {
@@ -64,16 +80,32 @@ static int write_flagged(struct origin *origin, int flags, const void *buffer,
 	ssize_t got = pwritev2(origin->direct.fd, &vector, 1, (off_t)offset,
 			       flags);
 
-	if (got < 0 && errno == EAGAIN)
-		atomic_fetch_add(&origin->nowait_again, 1);
-	else if (got < 0 && errno == EOPNOTSUPP)
-		atomic_fetch_add(&origin->nowait_unsupported, 1);
-	else if (got < 0 && errno != EINTR)
-		return -errno;
-	if (got < 0)
-		got = 0;
-	return io_write(origin->direct.fd, (const char *)buffer + got,
-			size - (size_t)got, offset + (uint64_t)got);
+	return write_rest(origin, got < 0 ? -errno : got, buffer, size, offset);
+}
+
+/* Half of them the kernel itself first tries without waiting, and then has a thread do. */
+static int write_uring(struct origin *origin, struct pen *pen,
+		       const void *buffer, size_t size, uint64_t offset)
+{
+	int flags = rng_below(&pen->rng, 2) ? RWF_NOWAIT : 0;
+
+	if (!pen->ring)
+		pen->ring = ring_open(false);
+	return write_rest(origin,
+			  ring_write(pen->ring, origin->direct.fd, flags,
+				     buffer, size, offset),
+			  buffer, size, offset);
+}
+
+static int write_polled(struct origin *origin, struct pen *pen,
+			const void *buffer, size_t size, uint64_t offset)
+{
+	if (!pen->polled)
+		pen->polled = ring_open(true);
+	return write_rest(origin,
+			  ring_write(pen->polled, origin->direct.fd, 0, buffer,
+				     size, offset),
+			  buffer, size, offset);
 }
 
 static int write_buffered(struct origin *origin, struct rng *rng,
@@ -105,7 +137,7 @@ static int write_mmap(struct origin *origin, struct rng *rng,
 		       0;
 }
 
-int origin_write(struct origin *origin, enum write_mode mode, struct rng *rng,
+int origin_write(struct origin *origin, enum write_mode mode, struct pen *pen,
 		 const void *buffer, size_t size, uint64_t offset)
 {
 	atomic_fetch_add(&origin->by_mode[mode], 1);
@@ -115,9 +147,13 @@ int origin_write(struct origin *origin, enum write_mode mode, struct rng *rng,
 	case MODE_HIPRI:
 		return write_flagged(origin, RWF_HIPRI, buffer, size, offset);
 	case MODE_BUFFERED:
-		return write_buffered(origin, rng, buffer, size, offset);
+		return write_buffered(origin, &pen->rng, buffer, size, offset);
 	case MODE_MMAP:
-		return write_mmap(origin, rng, buffer, size, offset);
+		return write_mmap(origin, &pen->rng, buffer, size, offset);
+	case MODE_URING:
+		return write_uring(origin, pen, buffer, size, offset);
+	case MODE_POLLED:
+		return write_polled(origin, pen, buffer, size, offset);
 	default:
 		return io_write(origin->direct.fd, buffer, size, offset);
 	}

@@ -61,13 +61,17 @@ static const char usage_text[] =
 "  --count C          10000, or no bound with --seconds\n"
 "  --seconds T        writers stop after so long\n"
 "  --mode M           direct (default), nowait (RWF_NOWAIT, and again without it\n"
-"                     on EAGAIN), hipri (polled), buffered, mmap, mix\n"
+"                     on EAGAIN), hipri (RWF_HIPRI, which newer kernels do not\n"
+"                     poll), buffered, mmap, uring (io_uring, half of them as\n"
+"                     nowait), polled (io_uring, and polled), mix\n"
 "  --min-size B       smallest write; --align\n"
 "  --max-size B       largest write; 64K\n"
 "  --align B          of places and sizes; --block\n"
 "  --hot F/B          this share of the writes goes to a window of B bytes that\n"
 "                     moves on when it has been filled; 0.9/4K with eight writers\n"
 "                     of 512 bytes lets several of them meet in one granule\n"
+"  --image-base B     the image begins at this byte in the numbering of blocks: what\n"
+"                     it has of the range is read (--number-base, the same size)\n"
 "  --image-may-fail   read errors of the image are counted, but no failure\n"
 "\n"
 "Exit codes: 0 as expected, 1 mismatch, 2 usage, 3 I/O error.\n";
@@ -96,6 +100,7 @@ enum option_id {
 	OPTION_MAX_SIZE,
 	OPTION_ALIGN,
 	OPTION_HOT,
+	OPTION_IMAGE_BASE,
 	OPTION_IMAGE_MAY_FAIL,
 	OPTION_START,
 	OPTION_LOG,
@@ -128,6 +133,7 @@ static const struct option long_options[] = {
 	{ "max-size", required_argument, NULL, OPTION_MAX_SIZE },
 	{ "align", required_argument, NULL, OPTION_ALIGN },
 	{ "hot", required_argument, NULL, OPTION_HOT },
+	{ "image-base", required_argument, NULL, OPTION_IMAGE_BASE },
 	{ "image-may-fail", no_argument, NULL, OPTION_IMAGE_MAY_FAIL },
 	{ "start", required_argument, NULL, OPTION_START },
 	{ "log", required_argument, NULL, OPTION_LOG },
@@ -145,7 +151,8 @@ static const struct option long_options[] = {
 	 BIT(OPTION_SAVE_TABLE) | BIT(OPTION_WRITERS) |                  \
 	 BIT(OPTION_READERS) | BIT(OPTION_COUNT) | BIT(OPTION_SECONDS) | \
 	 BIT(OPTION_MODE) | BIT(OPTION_MIN_SIZE) | BIT(OPTION_MAX_SIZE) | \
-	 BIT(OPTION_ALIGN) | BIT(OPTION_HOT) | BIT(OPTION_IMAGE_MAY_FAIL))
+	 BIT(OPTION_ALIGN) | BIT(OPTION_HOT) | BIT(OPTION_IMAGE_BASE) |   \
+	 BIT(OPTION_IMAGE_MAY_FAIL))
 
 static const struct command {
 	const char *name;
@@ -204,7 +211,8 @@ static unsigned int parse_threads(const char *text)
 static enum write_mode parse_mode(const char *text)
 {
 	static const char *const names[] = { "direct", "nowait", "hipri",
-					     "buffered", "mmap", "mix" };
+					     "buffered", "mmap", "uring",
+					     "polled", "mix" };
 
 	for (int i = 0; i <= MODE_MIX; i++)
 		if (!strcmp(text, names[i]))
@@ -293,6 +301,10 @@ static void parse_storm_option(struct options *options, int id)
 		break;
 	case OPTION_HOT:
 		parse_hot(options, optarg);
+		break;
+	case OPTION_IMAGE_BASE:
+		options->image_base = parse_number(optarg);
+		options->have_image_base = true;
 		break;
 	case OPTION_IMAGE_MAY_FAIL:
 		options->image_may_fail = true;

@@ -147,6 +147,8 @@ enum write_mode {
 	MODE_HIPRI,
 	MODE_BUFFERED,
 	MODE_MMAP,
+	MODE_URING,
+	MODE_POLLED,
 	MODE_COUNT,
 	MODE_MIX = MODE_COUNT,
 };
@@ -159,6 +161,7 @@ struct options {
 	uint64_t offset;
 	uint64_t length;	/* 0: to the end */
 	uint64_t number_base;	/* bytes; the device begins there in the numbering */
+	uint64_t image_base;	/* bytes; and the image there */
 	uint64_t count;
 	uint64_t seconds;
 	uint64_t min_size;
@@ -182,6 +185,7 @@ struct options {
 	bool zero_ok;
 	bool image_may_fail;
 	bool have_seq, have_seq_max, have_taken, have_seed, have_count;
+	bool have_image_base;
 };
 
 /* A range of whole blocks of a target, checked against its size. */
