@@ -128,8 +128,13 @@ gone() {
 	! kill -0 "$1" 2>/dev/null
 }
 
+# vm_count NAME: how often that has happened since the machine was booted (/proc/vmstat).
+vm_count() {
+	awk -v name="$1" '$1 == name { print $2 }' /proc/vmstat
+}
+
 @test "lesson 15: swap on the origin: pages go out and come back while a session is active (I1)" {
-	local origin group=/sys/fs/cgroup/blksnap-swap
+	local origin out in group=/sys/fs/cgroup/blksnap-swap
 	origin=$(disk 1)
 	partition "$origin" 256M 256M
 	filled "$(part "$origin" 1)" --length 32M
@@ -141,6 +146,7 @@ gone() {
 	defer rmdir "$group"
 	echo 48M >"$group/memory.max"
 	session_of "$(disk 2)" "$origin"
+	out=$(vm_count pswpout) in=$(vm_count pswpin)
 	# 128 MiB, of which no two pages are the same, written twice and read twice.
 	bash -c 'echo $$ >"$0/cgroup.procs"; exec python3 -' "$group" <<-'END'
 		import mmap
@@ -153,10 +159,15 @@ gone() {
 		        if memory[page * 4096:page * 4096 + 16] != b"%08d%08d" % (turn, page):
 		            raise SystemExit("page %d is not what it was" % page)
 	END
-	[[ $(awk -v dev="$(part "$origin" 2)" '$1 == dev { print $4 }' /proc/swaps) -ge 0 ]]
+	out=$(($(vm_count pswpout) - out)) in=$(($(vm_count pswpin) - in))
+	# More than 80 MiB were too much, in each turn.
+	[[ $out -gt 30000 && $in -gt 30000 ]] || fail "only $out pages went out, and $in came back"
 	state_is s active || fail "$(session_get s error)"
 	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 10000 ]]
 	image_is "$(image_of s s1)p1" --length 32M
+	# The disk was blank, but for the first page.
+	cmp -i 4096:0 -n $((255 << 20)) "$(image_of s s1)p2" /dev/zero
+	run ! cmp -s -i 4096:0 -n $((255 << 20)) "$(part "$origin" 2)" /dev/zero
 	session_destroy s
 }
 
