@@ -731,6 +731,72 @@ thaw_if_frozen() {
 	fsfreeze -u "$1" 2>/dev/null || true
 }
 
+# cannot_freeze FS: two file systems of this kind, one of which can be read, but not written, when it is to be frozen; in
+# either order.
+cannot_freeze() {
+	local order good=/dev/mapper/good bad=/dev/mapper/bad written=/mnt/test-bad/written code=0
+	modprobe dm-flakey
+	dm_linear good "$(disk 1)" 655360
+	dm_linear bad "$(disk 3)" 655360
+	"$1_make" "$good" good
+	"$1_make" "$bad" bad
+	fs_writes "$DIR"
+	# Something that the journal has to note.
+	chmod 600 "$written"
+	dm_switch bad "0 655360 flakey $(disk 3) 0 0 60 1 error_writes"
+	for order in "$good $bad" "$bad $good"; do
+		# shellcheck disable=SC2086 # two devices
+		session_make s "$(disk 2)" $order
+		take_refused s EIO "cannot freeze the file system on $(basename "$(readlink -e "$bad")")"
+		no_images
+		fs_writes /mnt/test-good
+		session_destroy s
+	done
+	# It has its errors, but nobody who writes there waits.
+	timeout 20 touch "$written" || code=$?
+	[[ $code -le 1 ]] || fail "touch has ended with $code"
+	dm_switch bad "0 655360 linear $(disk 3) 0"
+	umount "$DIR"
+	mount "$bad" "$DIR"
+	fs_writes "$DIR"
+	session_of "$(disk 2)" "$good" "$bad"
+	[[ $(cat "$SESSIONS/s/s1/frozen" "$SESSIONS/s/s2/frozen" | wc -l) -eq 2 ]]
+	session_destroy s
+}
+
+@test "take: an ext4 whose journal cannot be written (EIO), and the other one is not left frozen (lesson 14)" {
+	cannot_freeze ext4
+}
+
+@test "take: an XFS whose log cannot be written (EIO), and the other one is not left frozen (lesson 14)" {
+	cannot_freeze xfs
+}
+
+@test "take: of two file systems on one disk the second cannot be frozen (EIO), and the first is not left so (lesson 14)" {
+	local dev=/dev/nullp bad
+	null_blk_make nullp memory_backed=1 size=96 blocksize=512
+	partition "$dev" 32M 32M
+	ext4_make "$(part "$dev" 1)" first
+	ext4_make "$(part "$dev" 2)" second
+	fs_writes "$DIR"
+	chmod 600 "$DIR/written"
+	session_make s "$(disk 2)" "$dev"
+	bad=$(<"/sys/class/block/$(basename "$(part "$dev" 2)")/start")
+	bad=$bad-$((bad + 65535))
+	echo "+$bad" >/sys/kernel/config/nullb/nullp/badblocks
+	take_refused s EIO "cannot freeze the file system on nullp2"
+	[[ $(cat "$SESSIONS/s/s1/error") == EIO:* ]]
+	no_images
+	fs_writes /mnt/test-first
+	echo "-$bad" >/sys/kernel/config/nullb/nullp/badblocks
+	umount "$DIR"
+	mount "$(part "$dev" 2)" "$DIR"
+	takes s
+	[[ $(wc -l <"$SESSIONS/s/s1/frozen") -eq 2 ]]
+	fs_writes "$DIR"
+	session_destroy s
+}
+
 # --- writers that wait for memory ------------------------------------------------------------------------------------
 
 # A diff that takes five seconds for each write, and 4 MiB of memory: a writer of 16 MiB waits.
