@@ -287,14 +287,30 @@ static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 	}
 }
 
+/*
+ * The requests of a disk that is being taken away fail before anybody is told
+ * that it is gone.
+ */
+static void diff_area_fail_load(struct diff_area *area,
+				const struct chunk *chunk, int err)
+{
+	const struct gendisk *disk = area->config.origin->bd_disk;
+
+	if (err == -ENODEV || test_bit(GD_DEAD, &disk->state))
+		diff_area_fail(area, DIFF_AREA_LOST, false, -ENODEV,
+			       "the origin went away");
+	else
+		diff_area_fail(area, DIFF_AREA_FAILED, false, err,
+			       "cannot read the origin at sector %llu",
+			       (u64)chunk->start);
+}
+
 static void diff_area_loaded(struct chunk *chunk, int err)
 {
 	struct diff_area *area = chunk->owner;
 
 	if (err) {
-		diff_area_fail(area, DIFF_AREA_FAILED, false, err,
-			       "cannot read the origin at sector %llu",
-			       (u64)chunk->start);
+		diff_area_fail_load(area, chunk, err);
 		chunk_drop_pages(chunk);
 	}
 	diff_area_end_load(area, chunk, !err);

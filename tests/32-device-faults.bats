@@ -161,16 +161,16 @@ gone() {
 	local image
 	echo 4M >"$MEMORY_LIMIT"
 	scsi_debug_make dev_size_mb=64
-	filled "$(disk 1)" --length 24M
+	filled "$(disk 1)" --length 16M
 	session_of "$SCSI" "$(disk 1)"
 	image=$(image_of s s1)
-	zeroed_mebibytes "$(disk 1)" 0 12
+	zeroed_mebibytes "$(disk 1)" 0 8
 	[[ $(stat_of "$image" chunks_stored) -gt 512 ]]
-	image_is "$image" --length 24M
+	image_is "$image" --length 16M
 	scsi_debug_delete
 	run ! image_is "$image" --length 2M
-	image_is "$image" --offset 12M --length 12M
-	storm "$(disk 1)" "$image" --offset 12M --length 12M --count 1500 --max-size 16K --image-may-fail
+	image_is "$image" --offset 8M --length 8M
+	storm "$(disk 1)" "$image" --offset 8M --length 8M --count 1000 --max-size 16K --image-may-fail
 	[[ $(storm_value origin_errors) -eq 0 ]]
 	wait_until 10 state_is s failed
 	[[ $(session_get s error) =~ ^(EIO|ENODEV|ENXIO):\  ]] || fail "$(session_get s error)"
