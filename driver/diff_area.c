@@ -286,11 +286,16 @@ static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 	}
 }
 
-/* A disk that is going answers with errors before anybody is told that it goes. */
+/*
+ * The requests of a disk that is being taken away fail before anybody is told
+ * that it is gone.
+ */
 static void diff_area_fail_load(struct diff_area *area,
 				const struct chunk *chunk, int err)
 {
-	if (test_bit(GD_DEAD, &area->config.origin->bd_disk->state))
+	const struct gendisk *disk = area->config.origin->bd_disk;
+
+	if (err == -ENODEV || test_bit(GD_DEAD, &disk->state))
 		diff_area_fail(area, DIFF_AREA_LOST, false, -ENODEV,
 			       "the origin went away");
 	else

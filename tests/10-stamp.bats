@@ -290,6 +290,18 @@ value() {
 	done
 }
 
+@test "stamp: ordinals that were written to a file are found further on, in the image of its disk" {
+	truncate -s 256K a b c
+	truncate -s 1M disk
+	stamp order a b c --seed 5 --count 700
+	dd if=b of=disk bs=4096 seek=37 conv=notrunc status=none
+	stamp order-check a disk c --seed 5 --length 256K --shifts 0,148K,0 --min 700 --max 700
+	run -1 stamp order-check a disk c --seed 5 --length 256K --shifts 0,144K,0
+	run -2 stamp order-check a disk c --seed 5 --length 256K --shifts 0,148K
+	copy_block a 24 304 disk
+	run -1 stamp order-check a disk c --seed 5 --length 256K --shifts 0,148K,0
+}
+
 @test "stamp: ordinals of another seed count as not written" {
 	truncate -s 256K a b
 	stamp order a b --seed 4 --count 100

@@ -59,6 +59,78 @@ stormed() {
 	session_destroy s
 }
 
+# events_are FILE IMAGE: there are as many as the statistics say.
+events_are() {
+	local event stat count
+	while read -r event stat; do
+		count=$(grep -c "blksnap_$event: " "$1") || true
+		[[ $count -eq $(stat_of "$2" "$stat") ]] ||
+			fail "$count events $event, and $stat is $(stat_of "$2" "$stat")" || return
+	done <<-END
+		hold writes_held
+		release writes_held
+		join writes_joined
+		image_reread image_reads_repeated
+	END
+}
+
+@test "engine: tracepoints tell of joins, of image reads that looked twice and, once, of the state, as the statistics do" {
+	local origin=/dev/mapper/slow place=20480 events=$BATS_TEST_TMPDIR/events dir=$BATS_TEST_TMPDIR image number reader at pids=()
+	skip_unless_diff device 'it needs a device that fails'
+	echo 4M >"$MEMORY_LIMIT"
+	filled "$(disk 1)" --length 16M
+	dm_linear slow "$(disk 1)" 65536
+	dm_linear store "$(disk 2)" 131072
+	session_of /dev/mapper/store "$origin"
+	image=$(image_of s s1)
+	number=$(major_minor "$origin")
+	# Of two granules the second one is read slowly; udev reads elsewhere.
+	modprobe dm-delay
+	dm_switch slow <<-END
+		0 $((place + 8)) linear $(disk 1) 0
+		$((place + 8)) 8 delay $(disk 1) $((place + 8)) 1000 $(disk 1) $((place + 8)) 0
+		$((place + 16)) $((65520 - place)) linear $(disk 1) $((place + 16))
+	END
+	dd if="$(disk 1)" of="$dir/before" bs=8192 skip=$((place / 16)) count=1 iflag=direct status=none
+	trace blksnap
+
+	# While the image reads both, the first one is overwritten.
+	background dd if="$image" of="$dir/read" bs=8192 skip=$((place / 16)) count=1 iflag=direct status=none
+	reader=$BACKGROUND
+	wait_until 5 grep -q "blksnap_image_read: $number $place + 16 \[16\]$" "$TRACING/trace"
+	dd if=/dev/zero of="$origin" bs=4096 seek=$((place / 8)) count=1 oflag=direct conv=notrunc status=none
+	wait "$reader"
+	cmp "$dir/before" "$dir/read"
+	grep -q "blksnap_image_reread: $number $place + 16 \[8\]$" "$TRACING/trace"
+
+	# Two writers meet in the second one, and wait a second, more or less, for one copy.
+	for at in 8 9; do
+		background dd if=/dev/zero of="$origin" bs=512 seek=$((place + at)) count=1 oflag=direct conv=notrunc status=none
+		pids+=("$BACKGROUND")
+		wait_until 5 grep -q "blksnap_hold: $number $((place + at)) + 1$" "$TRACING/trace"
+	done
+	wait "${pids[0]}"
+	wait "${pids[1]}"
+	cat "$TRACING/trace" >"$events"
+	[[ $(stat_of "$image" writes_joined) -eq 1 && $(stat_of "$image" image_reads_repeated) -eq 1 ]]
+	events_are "$events" "$image"
+	grep -q "blksnap_join: $number $((place + 8)) + 8$" "$events"
+	grep -Eq "blksnap_release: $number $((place + 9)) \+ 1 \[[0-9]{6,}\]$" "$events"
+	run ! grep 'blksnap_state: ' "$events"
+	image_is "$image" --length 16M
+
+	dm_switch store '0 131072 error'
+	dd if=/dev/zero of="$origin" bs=1M count=8 oflag=direct conv=notrunc status=none
+	wait_until 10 state_is s failed
+	dd if=/dev/zero of="$origin" bs=1M count=12 oflag=direct conv=notrunc status=none
+	cat "$TRACING/trace" >"$events"
+	events_are "$events" "$image"
+	grep -q "blksnap_store: $number .* \[-5\]$" "$events"
+	[[ $(grep 'blksnap_state: ' "$events") == *"blksnap_state: $number failed [-5]" ]]
+	[[ $(grep -c 'blksnap_state: ' "$events") -eq 1 ]]
+	session_destroy s
+}
+
 # --- several sessions ------------------------------------------------------------------------------------------------
 
 @test "engine: a write that two sessions need is read once, and each keeps its own instant (I2)" {
@@ -753,13 +825,8 @@ small_diff() {
 
 # An origin of 32 MiB, with read errors in 8 sectors from sector 20000 on while the option is set; in BAD.
 bad_reads() {
-	local dir
-	modprobe scsi_debug dev_size_mb=32 medium_error_start=20000 medium_error_count=8
-	defer modprobe -r scsi_debug
-	settle
-	dir=$(echo /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*)
-	BAD=/dev/${dir##*/}
-	[[ -b $BAD ]]
+	scsi_debug_make dev_size_mb=32 medium_error_start=20000 medium_error_count=8 || return
+	BAD=$SCSI
 }
 
 bad_reads_on() {
@@ -799,7 +866,7 @@ bad_reads_on() {
 	session_of "$DIFF" "$BAD" "$(disk 3)"
 	image=$(image_of s s1)
 	watch_events "$events"
-	echo 1 >"/sys/block/${BAD##*/}/device/delete"
+	scsi_debug_delete
 	wait_until 20 state_is s lost
 	wait_until 10 event_of "$events" lost s1
 	[[ $(session_get s s1/error) == 'ENODEV: '* ]]

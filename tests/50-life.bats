@@ -115,6 +115,30 @@ life() {
 	session_destroy s
 }
 
+image_was_written() {
+	[[ $(stat_of "$1" chunks_written) -gt 20 ]]
+}
+
+@test "life: released while the image is written: its writer is told, and the origin has nothing of it (I7)" {
+	local image round writer
+	filled "$(disk 1)" --length 16M
+	session_make s "$(disk 2)" "$(disk 1)"
+	for round in 1 2 3; do
+		session_take s
+		image=$(image_of s s1)
+		background dd if=/dev/zero of="$image" bs=4K count=4096 oflag=direct conv=notrunc,nocreat status=none \
+			2>"$BATS_TEST_TMPDIR/dd"
+		writer=$BACKGROUND
+		wait_until 10 image_was_written "$image"
+		put "$SESSIONS/s/active" 0
+		wait "$writer" && fail "written to its end" || [[ $? -eq 1 ]]
+		# Or there is no disk any more.
+		grep -Eq 'Input/output error|No space left on device' "$BATS_TEST_TMPDIR/dd"
+	done
+	stamp verify "$(disk 1)" --seed "$SEED" --seq 1 --length 16M
+	session_destroy s
+}
+
 @test "life: released while the image is mounted (lesson 11)" {
 	local dev
 	dev=$(disk 5)

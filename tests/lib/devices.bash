@@ -106,6 +106,23 @@ lv_remove() {
 	lvremove -qq -y "$1" && vgremove -qq -y "$1" && pvremove -qq -y "${@:2}"
 }
 
+# scsi_debug_make OPTION...: a disk of the scsi_debug driver; its path in SCSI. There is one at a time.
+scsi_debug_make() {
+	local dir
+	modprobe scsi_debug "$@" || return
+	# Who had the disk open has given it back by then, but the kernel may not have noticed.
+	defer wait_until 10 modprobe -r scsi_debug
+	settle
+	dir=$(echo /sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*/block/*)
+	SCSI=/dev/${dir##*/}
+	[[ -b $SCSI ]] || fail "scsi_debug has made no disk"
+}
+
+# scsi_debug_delete: unplugs it.
+scsi_debug_delete() {
+	echo 1 >"/sys/block/${SCSI##*/}/device/delete"
+}
+
 # background COMMAND...: its PID in BACKGROUND; ended with the test at the latest.
 background() {
 	"$@" 3>&- &

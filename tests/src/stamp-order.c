@@ -26,7 +26,7 @@ struct ring {
 	uint64_t places;	/* on each device */
 	uint64_t factor;	/* scatters them; has no divisor in common with places */
 	struct target *targets;
-	struct region region;	/* the same on each */
+	struct region *regions;	/* the same on each, but for their offsets */
 };
 
 static uint64_t common_divisor(uint64_t a, uint64_t b)
@@ -45,15 +45,21 @@ static void ring_open(struct ring *ring, const struct options *options,
 {
 	ring->devices = (uint64_t)count;
 	ring->targets = xcalloc(ring->devices, sizeof(*ring->targets));
+	ring->regions = xcalloc(ring->devices, sizeof(*ring->regions));
+	ring->places = UINT64_MAX;
 	for (uint64_t i = 0; i < ring->devices; i++) {
-		struct region region;
+		struct options shifted = *options;
 
+		shifted.offset += options->shifts[i];
 		target_open(&ring->targets[i], paths[i], flags);
-		region_init(&region, &ring->targets[i], options);
-		if (!i || region.blocks < ring->region.blocks)
-			ring->region = region;
+		region_init(&ring->regions[i], &ring->targets[i], &shifted);
+		ring->regions[i].first_number -=
+			options->shifts[i] / options->block;
+		if (ring->regions[i].blocks < ring->places)
+			ring->places = ring->regions[i].blocks;
 	}
-	ring->places = ring->region.blocks;
+	for (uint64_t i = 0; i < ring->devices; i++)
+		ring->regions[i].blocks = ring->places;
 	ring->factor = ring->places * 5 / 8 | 1;
 	while (common_divisor(ring->places, ring->factor) != 1)
 		ring->factor++;
@@ -110,12 +116,13 @@ static void write_ordinal(const struct ring *ring, uint64_t seed,
 			  uint64_t ordinal, void *buffer)
 {
 	const struct target *target = &ring->targets[ordinal % ring->devices];
-	uint32_t size = ring->region.block;
+	const struct region *region = &ring->regions[ordinal % ring->devices];
+	uint32_t size = region->block;
 	uint64_t block = place_to_block(ring, ordinal / ring->devices %
 						      ring->places);
 	struct stamp stamp = {
 		.seed = seed,
-		.number = ring->region.first_number + block,
+		.number = region->first_number + block,
 		.seq = ordinal,
 		.time = now_ns(),
 	};
@@ -123,7 +130,7 @@ static void write_ordinal(const struct ring *ring, uint64_t seed,
 
 	stamp_encode(buffer, size, &stamp);
 	error = io_write(target->fd, buffer, size,
-			 ring->region.offset + block * size);
+			 region->offset + block * size);
 	if (error)
 		die(EXIT_IO, "%s: write of ordinal %" PRIu64 ": %s",
 		    target->path, ordinal, strerror(-error));
@@ -141,7 +148,7 @@ int command_order(const struct options *options, char **paths, int count)
 		  TARGET_WRITE | (options->buffered ? TARGET_BUFFERED : 0) |
 			  (options->sync ? TARGET_DSYNC : 0));
 	log = open_log(options->log);
-	buffer = io_buffer(ring.region.block);
+	buffer = io_buffer(options->block);
 	if (options->seconds)
 		deadline = monotonic_ns() + options->seconds * 1000000000;
 	stop_on_signals();
@@ -165,7 +172,7 @@ int command_order(const struct options *options, char **paths, int count)
 
 struct order_scan {
 	struct report report;
-	const struct ring *ring;
+	const struct region *region;
 	uint64_t seed;
 	uint64_t *ordinals;	/* by block; 0: none of this seed */
 	uint64_t newest;
@@ -175,10 +182,10 @@ struct order_scan {
 static void order_block(void *context, uint64_t index, const void *block)
 {
 	struct order_scan *scan = context;
-	size_t size = scan->ring->region.block;
+	size_t size = scan->region->block;
 	struct expect expect = {
 		.seed = scan->seed,
-		.number = scan->ring->region.first_number + index,
+		.number = scan->region->first_number + index,
 		.seq_max = UINT64_MAX,
 	};
 	struct stamp found;
@@ -204,11 +211,9 @@ static void order_block(void *context, uint64_t index, const void *block)
 		scan->newest = found.seq;
 }
 
-static void check_history(struct order_scan *scan, uint64_t device,
-			  uint64_t last)
+static void check_history(struct order_scan *scan, const struct ring *ring,
+			  uint64_t device, uint64_t last)
 {
-	const struct ring *ring = scan->ring;
-
 	for (uint64_t place = 0; place < ring->places; place++) {
 		uint64_t due = ordinal_due(ring, device, place, last);
 		uint64_t block = place_to_block(ring, place);
@@ -223,7 +228,7 @@ static void check_history(struct order_scan *scan, uint64_t device,
 				", so %" PRIu64
 				" is due here, but found: %" PRIu64 "\n",
 				scan->report.path,
-				ring->region.first_number + block, last, due,
+				scan->region->first_number + block, last, due,
 				found);
 	}
 }
@@ -259,16 +264,16 @@ int command_order_check(const struct options *options, char **paths, int count)
 	scans = xcalloc(ring.devices, sizeof(*scans));
 	for (uint64_t i = 0; i < ring.devices; i++) {
 		scans[i].report.path = paths[i];
-		scans[i].ring = &ring;
+		scans[i].region = &ring.regions[i];
 		scans[i].seed = options->seed;
 		scans[i].ordinals = xcalloc(ring.places, sizeof(uint64_t));
-		region_scan(&ring.targets[i], &ring.region, &scans[i].report,
-			    order_block, &scans[i]);
+		region_scan(&ring.targets[i], &ring.regions[i],
+			    &scans[i].report, order_block, &scans[i]);
 		if (scans[i].newest > last)
 			last = scans[i].newest;
 	}
 	for (uint64_t i = 0; i < ring.devices; i++) {
-		check_history(&scans[i], i, last);
+		check_history(&scans[i], &ring, i, last);
 		report_summary(&scans[i].report);
 		mismatches += scans[i].report.mismatches;
 		io_errors += scans[i].report.io_errors;

@@ -40,10 +40,11 @@ static const char usage_text[] =
 "  order DEV... --seed S [--count C | --seconds T] [--start 1] [--log FILE]\n"
 "      Each write gets the next ordinal, and begins when the last has completed,\n"
 "      going round the devices. The log holds the last completed ordinal.\n"
-"  order-check IMAGE... --seed S [--min K] [--max K]\n"
+"  order-check IMAGE... --seed S [--min K] [--max K] [--shifts B,B,...]\n"
 "      Images in the order of the devices, same --block, --offset, --length: if\n"
 "      they hold ordinal M, each of 1..M that was not overwritten must be there;\n"
-"      M is at least --min and at most --max.\n"
+"      M is at least --min and at most --max. What was written to a file is so\n"
+"      many bytes further on in the image of its disk (0 for the other images).\n"
 "\n"
 "Sizes take a suffix K, M, G. Options:\n"
 "  --block B          block size, 512 (order: 4096)\n"
@@ -106,6 +107,7 @@ enum option_id {
 	OPTION_LOG,
 	OPTION_MIN,
 	OPTION_MAX,
+	OPTION_SHIFTS,
 };
 
 static const struct option long_options[] = {
@@ -139,6 +141,7 @@ static const struct option long_options[] = {
 	{ "log", required_argument, NULL, OPTION_LOG },
 	{ "min", required_argument, NULL, OPTION_MIN },
 	{ "max", required_argument, NULL, OPTION_MAX },
+	{ "shifts", required_argument, NULL, OPTION_SHIFTS },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -171,13 +174,13 @@ static const struct command {
 	  RANGE_OPTIONS | BIT(OPTION_BUFFERED) | BIT(OPTION_ROUNDS) |
 		  BIT(OPTION_SAVE_TABLE), 512 },
 	{ "storm", command_storm, 2, 2, RANGE_OPTIONS | STORM_OPTIONS, 512 },
-	{ "order", command_order, 1, 64,
+	{ "order", command_order, 1, MAX_PATHS,
 	  RANGE_OPTIONS | BIT(OPTION_COUNT) | BIT(OPTION_SECONDS) |
 		  BIT(OPTION_START) | BIT(OPTION_LOG) | BIT(OPTION_SYNC) |
 		  BIT(OPTION_BUFFERED), 4096 },
-	{ "order-check", command_order_check, 1, 64,
+	{ "order-check", command_order_check, 1, MAX_PATHS,
 	  RANGE_OPTIONS | BIT(OPTION_MIN) | BIT(OPTION_MAX) |
-		  BIT(OPTION_BUFFERED), 4096 },
+		  BIT(OPTION_SHIFTS) | BIT(OPTION_BUFFERED), 4096 },
 };
 
 static uint64_t parse_number(const char *text)
@@ -229,6 +232,15 @@ static void parse_hot(struct options *options, const char *text)
 	    options->hot_fraction > 1)
 		die(EXIT_USAGE, "--hot wants FRACTION/BYTES, not %s", text);
 	options->hot_size = parse_number(end + 1);
+}
+
+static void parse_shifts(struct options *options, char *text)
+{
+	for (char *one; (one = strsep(&text, ","));) {
+		if (options->nr_shifts == MAX_PATHS)
+			die(EXIT_USAGE, "too many --shifts");
+		options->shifts[options->nr_shifts++] = parse_number(one);
+	}
 }
 
 static void parse_range_option(struct options *options, int id)
@@ -349,6 +361,9 @@ static void parse_other_option(struct options *options, int id)
 	case OPTION_MAX:
 		options->max_ordinal = parse_number(optarg);
 		break;
+	case OPTION_SHIFTS:
+		parse_shifts(options, optarg);
+		break;
 	}
 }
 
@@ -394,6 +409,8 @@ static void check_options(struct options *options,
 		    "verify: one of --seq, --seq-max, --table is needed");
 	if (is_storm && !options->have_taken && !options->table)
 		die(EXIT_USAGE, "storm: --taken-seq or --table is needed");
+	if (options->nr_shifts && options->nr_shifts != paths)
+		die(EXIT_USAGE, "--shifts wants a number for each path");
 	if (!options->have_count)
 		options->count = options->seconds ? UINT64_MAX : 10000;
 }

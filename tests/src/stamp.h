@@ -153,6 +153,8 @@ enum write_mode {
 	MODE_MIX = MODE_COUNT,
 };
 
+#define MAX_PATHS 64
+
 struct options {
 	uint64_t seed;
 	uint64_t seq;
@@ -172,6 +174,8 @@ struct options {
 	uint64_t start;
 	uint64_t min_ordinal;
 	uint64_t max_ordinal;
+	uint64_t shifts[MAX_PATHS];	/* bytes, one a path; all 0 without nr_shifts */
+	int nr_shifts;
 	uint32_t block;
 	unsigned int writers;
 	unsigned int readers;

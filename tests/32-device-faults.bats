@@ -1,0 +1,325 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0
+# Seconds a test: 8
+# Devices that err, forget, hang, are slow, or go away while they are in use: docs/testing.md has the table of what breaks
+# where. Those that an image's reader or a writer to the origin is the first to notice are in the suite of the engine.
+
+# shellcheck disable=SC2030,SC2031,SC2153 # each test is a subshell, and so are its variables
+load lib/common
+load lib/devices
+load lib/stamped
+
+setup() {
+	common_setup
+}
+
+teardown() {
+	common_teardown
+}
+
+# zeroed DEVICE BLOCK [COUNT]: overwrites blocks of 4 KiB. Never makes a file of what has gone.
+zeroed() {
+	dd if=/dev/zero of="$1" bs=4096 seek="$2" count="${3:-1}" oflag=direct conv=notrunc,nocreat status=none
+}
+
+# zeroed_mebibytes DEVICE FIRST COUNT
+zeroed_mebibytes() {
+	dd if=/dev/zero of="$1" bs=1M seek="$2" count="$3" oflag=direct conv=notrunc,nocreat status=none
+}
+
+# store_make: /dev/mapper/store, a difference storage that can be made to fail, and little memory, so that it is needed.
+store_make() {
+	echo 4M >"$MEMORY_LIMIT"
+	dm_linear store "$(disk 2)" 131072
+}
+
+# store_is TARGET [ARGUMENT...]: what is behind it from now on, with "{}" for the disk and where it begins there.
+store_is() {
+	dm_switch store "0 131072 ${*/\{\}/$(disk 2) 0}"
+}
+
+gone() {
+	! kill -0 "$1" 2>/dev/null
+}
+
+# --- the origin errs -------------------------------------------------------------------------------------------------
+
+@test "device faults: the origin cannot be written: its writer is told, once, and nobody else; the image stays right (I1, I2)" {
+	local origin=/dev/mapper/bad image at writers=() failed=()
+	modprobe dm-flakey
+	filled "$(disk 1)" --length 16M
+	dm_linear bad "$(disk 1)" 32768
+	session_make s "$(disk 2)" "$origin"
+	put "$SESSIONS/s/s1/chunk_size" 64K
+	session_take s
+	image=$(image_of s s1)
+	# Block 2051, one of sixteen of a granule; it can be read.
+	dm_switch bad <<-END
+		0 16408 linear $(disk 1) 0
+		16408 8 flakey $(disk 1) 16408 0 60 1 error_writes
+		16416 16352 linear $(disk 1) 16416
+	END
+	for at in {2048..2063}; do
+		background zeroed "$origin" "$at"
+		writers[at]=$BACKGROUND
+	done
+	for at in "${!writers[@]}"; do
+		wait "${writers[at]}" || failed+=("$at")
+	done
+	[[ ${failed[*]} == 2051 ]] || fail "these have failed: ${failed[*]}"
+	refuses EIO zeroed "$origin" 2051
+	[[ $(($(stat_of "$image" writes_held) + $(stat_of "$image" writes_passed))) -eq 17 ]]
+	[[ $(stat_of "$image" chunks_preserved) -eq 1 ]]
+	state_is s active || fail "$(session_get s error)"
+	consistent "$image"
+	image_is "$image"
+	stamp verify "$origin" --seed "$SEED" --seq 1 --offset $((2051 * 4096)) --length 4K
+	cmp -i $((2052 * 4096)):0 -n $((12 * 4096)) "$origin" /dev/zero
+
+	dm_switch bad "0 32768 linear $(disk 1) 0"
+	zeroed "$origin" 2051
+	image_is "$image"
+	session_destroy s
+}
+
+# --- the difference storage errs -------------------------------------------------------------------------------------
+
+@test "device faults: the difference storage cannot be written for a moment: failed, and it stays so; the next take works (I1, I8)" {
+	modprobe dm-flakey
+	store_make
+	filled "$(disk 1)" --length 24M
+	session_of /dev/mapper/store "$(disk 1)"
+	store_is flakey {} 0 60 1 error_writes
+	storm "$(disk 1)" "$(image_of s s1)" --length 24M --count 2500 --max-size 16K --image-may-fail
+	[[ $(storm_value origin_errors) -eq 0 ]]
+	[[ $(session_get s error) == 'EIO: '* ]]
+	store_is linear {}
+	state_is s failed
+	image_fails "$(image_of s s1)"
+	session_release s
+	filled "$(disk 1)" --length 24M
+	session_take s
+	zeroed_mebibytes "$(disk 1)" 0 12
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -gt 0 ]]
+	image_is "$(image_of s s1)" --length 24M
+	session_destroy s
+}
+
+# Nothing can be known of such a storage, but for what was not read back from it.
+@test "device faults: the difference storage forgets what it has confirmed: no origin is harmed (I1)" {
+	modprobe dm-flakey
+	store_make
+	filled "$(disk 1)" --length 24M
+	session_of /dev/mapper/store "$(disk 1)"
+	store_is flakey {} 0 60 1 drop_writes
+	zeroed_mebibytes "$(disk 1)" 0 16
+	state_is s active || fail "$(session_get s error)"
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -gt 0 ]]
+	image_is "$(image_of s s1)" --offset 16M --length 8M
+	# That it did forget.
+	run ! image_is "$(image_of s s1)" --length 16M
+	cmp -n $((16 << 20)) "$(disk 1)" /dev/zero
+	stamp verify "$(disk 1)" --seed "$SEED" --seq 1 --offset 16M --length 8M
+	session_destroy s
+}
+
+@test "device faults: the difference storage hangs: who needs what is stored there waits, and nobody else (I1, I2)" {
+	local image read=$BATS_TEST_TMPDIR/read reader writer
+	store_make
+	filled "$(disk 1)" --length 24M
+	dd if="$(disk 1)" of="$read.before" bs=1M count=2 iflag=direct status=none
+	session_of /dev/mapper/store "$(disk 1)"
+	image=$(image_of s s1)
+	zeroed_mebibytes "$(disk 1)" 0 16
+	[[ $(stat_of "$image" chunks_stored) -gt 512 ]]
+	# From now on none of the others needs it.
+	echo 64M >"$MEMORY_LIMIT"
+	dmsetup suspend --nolockfs --noflush store
+	defer dmsetup resume store
+	background dd if="$image" of="$read" bs=1M count=2 iflag=direct status=none
+	reader=$BACKGROUND
+	background zeroed "$image" $((23 * 256))
+	writer=$BACKGROUND
+	sleep 1
+	image_is "$image" --offset 18M --length 4M
+	zeroed_mebibytes "$(disk 1)" 20 2
+	image_is "$image" --offset 18M --length 4M
+	kill -0 "$reader" || fail 'the reader has not waited'
+	kill -0 "$writer" || fail 'the writer of the image has not waited'
+	state_is s active || fail "$(session_get s error)"
+	dmsetup resume store
+	wait "$reader"
+	wait "$writer"
+	cmp "$read.before" "$read"
+	image_is "$image" --length 23M
+	cmp -i $((23 << 20)):0 -n 4096 "$image" /dev/zero
+	stamp verify "$(disk 1)" --seed "$SEED" --seq 1 --offset 22M --length 2M
+	session_destroy s
+}
+
+@test "device faults: the difference storage is unplugged: failed, origins go on, and it is let go (I1, I7, I8)" {
+	local image
+	echo 4M >"$MEMORY_LIMIT"
+	scsi_debug_make dev_size_mb=64
+	filled "$(disk 1)" --length 16M
+	session_of "$SCSI" "$(disk 1)"
+	image=$(image_of s s1)
+	zeroed_mebibytes "$(disk 1)" 0 8
+	[[ $(stat_of "$image" chunks_stored) -gt 512 ]]
+	image_is "$image" --length 16M
+	scsi_debug_delete
+	run ! image_is "$image" --length 2M
+	image_is "$image" --offset 8M --length 8M
+	storm "$(disk 1)" "$image" --offset 8M --length 8M --count 1000 --max-size 16K --image-may-fail
+	[[ $(storm_value origin_errors) -eq 0 ]]
+	wait_until 10 state_is s failed
+	[[ $(session_get s error) =~ ^(EIO|ENODEV|ENXIO):\  ]] || fail "$(session_get s error)"
+	image_fails "$image"
+	session_destroy s
+}
+
+@test "device faults: an image cannot be written: its writer is told; what was never stored fails the snapshot (I1, I2, I8)" {
+	local image
+	store_make
+	filled "$(disk 1)" --length 8M
+	session_of /dev/mapper/store "$(disk 1)"
+	image=$(image_of s s1)
+	zeroed "$image" 256
+	store_is error
+	# It has its place, whose content is lost, but nothing else.
+	refuses EIO zeroed "$image" 256
+	state_is s active || fail "$(session_get s error)"
+	image_is "$image" --offset 2M --length 6M
+	store_is linear {}
+	zeroed "$image" 256
+	cmp -i $((1 << 20)):0 -n 4096 "$image" /dev/zero
+	image_is "$image" --length 1M
+	store_is error
+	refuses EIO zeroed "$image" 512
+	wait_until 10 state_is s failed
+	[[ $(session_get s error) == 'EIO: '* ]]
+	image_fails "$image"
+	stamp verify "$(disk 1)" --seed "$SEED" --seq 1 --length 8M
+	storm "$(disk 1)" - --length 8M --count 100
+	session_destroy s
+}
+
+# --- disks with peculiarities ----------------------------------------------------------------------------------------
+
+# stormed ORIGIN OPTION...: filled, taken, stormed, judged, released.
+stormed() {
+	filled "$1" --block "${BLOCK:-512}"
+	session_of "$(disk 2)" "$1"
+	storm "$1" "$(image_of s s1)" --block "${BLOCK:-512}" --max-size 32K "${@:2}"
+	state_is s active || fail "$(session_get s error)"
+	consistent "$(image_of s s1)"
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 100 ]]
+	session_destroy s
+}
+
+@test "device faults: a SCSI disk with sectors of 4096 bytes" {
+	local BLOCK=4096
+	scsi_debug_make dev_size_mb=16 sector_size=4096
+	[[ $(blockdev --getss "$SCSI") -eq 4096 ]]
+	stormed "$SCSI" --count 2000
+}
+
+@test "device faults: a SCSI disk on which each command takes a while" {
+	scsi_debug_make dev_size_mb=16 ndelay=1000000
+	stormed "$SCSI" --count 1000
+}
+
+@test "device faults: a null_blk with a cache of one mebibyte and so many a second" {
+	null_blk_make nullc memory_backed=1 size=16 blocksize=512 cache_size=1 mbps=30
+	stormed /dev/nullc --count 1000
+}
+
+# --- devices that go away under load ---------------------------------------------------------------------------------
+
+# requests_in_flight DEVICE
+requests_in_flight() {
+	awk '{ exit $9 == 0 }' "/sys/block/${1##*/}/stat"
+}
+
+# load_on DEVICE NAME RW: many requests at a time, until the first error; PID in BACKGROUND.
+load_on() {
+	background fio --name="$2" --filename="$1" --rw="$3" --bs=4k --ioengine=libaio --iodepth=16 --numjobs=2 --thread --direct=1 \
+		--size=8M --time_based --runtime=600 --output="$BATS_TEST_TMPDIR/$2"
+}
+
+# tracker_is NAME STATE
+tracker_is() {
+	[[ $(cat "$TRACKERS/$1/state") == "$2" ]]
+}
+
+# unplugged_under_load ORIGIN COMMAND...: the command takes it away while it is written to, its image is read, its changes are
+# tracked; another origin of the session is as good as before.
+unplugged_under_load() {
+	local origin=$1 image pids=() pid
+	shift
+	filled "$origin" --length 8M
+	filled "$(disk 3)" --length 4M
+	tracker_make t "$origin"
+	session_of "$(disk 2)" "$origin" "$(disk 3)"
+	image=$(image_of s s1)
+	load_on "$image" reader randread
+	pids+=("$BACKGROUND")
+	load_on "$origin" writer randwrite
+	pids+=("$BACKGROUND")
+	wait_until 10 requests_in_flight "$origin"
+	wait_until 10 preserved_more_than "$image" 200
+	for pid in "${pids[@]}"; do
+		kill -0 "$pid" || fail "one has ended by itself: $(cat "$BATS_TEST_TMPDIR/reader" "$BATS_TEST_TMPDIR/writer")"
+	done
+	"$@"
+	wait_until 20 state_is s lost
+	wait_until 20 tracker_is t lost
+	for pid in "${pids[@]}"; do
+		wait_until 30 gone "$pid"
+	done
+	grep -Eq 'err= *[1-9]' "$BATS_TEST_TMPDIR/reader"
+	grep -Eq 'err= *[1-9]' "$BATS_TEST_TMPDIR/writer"
+	[[ $(session_get s s1/error) == 'ENODEV: '* && $(cat "$TRACKERS/t/error") == 'ENODEV: '* ]]
+	image_fails "$image"
+	[[ $(session_get s s2/state) == active ]]
+	storm "$(disk 3)" "$(image_of s s2)" --length 4M --count 300
+	session_destroy s
+	tracker_destroy t
+}
+
+# preserved_more_than IMAGE GRANULES
+preserved_more_than() {
+	[[ $(stat_of "$1" chunks_preserved) -gt $2 ]]
+}
+
+@test "device faults: a SCSI disk is unplugged with requests in flight and a tracker: lost, and nothing hangs (I1, I7, I8, lesson 11)" {
+	scsi_debug_make dev_size_mb=16 ndelay=3000000
+	unplugged_under_load "$SCSI" scsi_debug_delete
+}
+
+null_blk_delete() {
+	echo 0 >"/sys/kernel/config/nullb/$1/power"
+}
+
+@test "device faults: a null_blk goes with requests in flight and a tracker: lost, and nothing hangs (I1, I7, I8, lesson 11)" {
+	null_blk_make nullu memory_backed=1 size=16 blocksize=512 irqmode=2 completion_nsec=3000000
+	unplugged_under_load /dev/nullu null_blk_delete nullu
+}
+
+@test "device faults: losetup -d while a session is active: it keeps the device, then that goes, and the tracker is lost (I7)" {
+	local file=$BATS_TEST_TMPDIR/file
+	truncate -s 16M "$file"
+	LOOP=$(losetup -f --show "$file")
+	filled "$LOOP"
+	tracker_make t "$LOOP"
+	session_of "$(disk 2)" "$LOOP"
+	losetup -d "$LOOP"
+	storm "$LOOP" "$(image_of s s1)" --count 1000 --max-size 16K
+	state_is s active || fail "$(session_get s error)"
+	tracker_is t tracking
+	consistent "$(image_of s s1)"
+	session_destroy s
+	wait_until 10 test ! -d "/sys/block/${LOOP##*/}/loop"
+	wait_until 10 tracker_is t lost
+	tracker_destroy t
+}
