@@ -512,6 +512,6 @@ lv_of_disk_1() {
 	[[ $(cat "$TRACKERS/a/state") == lost ]]
 	blksnap track $b
 	[[ $(cat "$TRACKERS/a/state" "$TRACKERS/a/device") == $'tracking\n'$b ]]
-	blksnap track --off $a $b
+	blksnap track --off $b
 	[[ -z $(ls "$TRACKERS") ]]
 }
