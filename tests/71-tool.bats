@@ -536,6 +536,6 @@ PAGE=/blksnap/docs/admin.md
 	[[ $(cat "$TRACKERS/a/state") == lost ]]
 	blksnap track $b
 	[[ $(cat "$TRACKERS/a/state" "$TRACKERS/a/device") == $'tracking\n'$b ]]
-	blksnap track --off $a $b
+	blksnap track --off $b
 	[[ -z $(ls "$TRACKERS") ]]
 }
