@@ -177,9 +177,9 @@ delayed() {
 	dm_make "$1" "0 $3 delay $2 ${6:-0} $4 $2 ${6:-0} $5"
 }
 
-# ext4_make DEVICE NAME [SIZE]: mounted; its directory in DIR.
+# ext4_make DEVICE NAME [SIZE]: mounted; its directory in DIR. Small ones would have smaller blocks.
 ext4_make() {
-	mkfs.ext4 -q -E lazy_itable_init=0 "$1" ${3:+"$3"} || return
+	mkfs.ext4 -q -b 4096 -E lazy_itable_init=0 "$1" ${3:+"$3"} || return
 	mount_test "$1" "$2" >/dev/null
 	defer umount "/mnt/test-$2"
 	DIR=/mnt/test-$2
@@ -490,8 +490,8 @@ ordered() {
 
 # extent_of FILE: at which byte of its device it is; it has to be in one piece.
 extent_of() {
-	filefrag -v -b4096 "$1" | awk '
-		/^ *[0-9]+: / { sub(/\.\..*/, "", $4); first = $4 * 4096; pieces++ }
+	filefrag -v -b512 "$1" | awk '
+		/^ *[0-9]+: / { sub(/\.\..*/, "", $4); first = $4 * 512; pieces++ }
 		END { if (pieces == 1) print first; exit pieces != 1 }' || fail "$1 is not in one piece" >&2
 }
 
@@ -882,25 +882,33 @@ cannot_freeze() {
 	cannot_freeze xfs
 }
 
+# A loop device, so that there are partitions on what device-mapper puts together.
 @test "take: of two file systems on one disk the second cannot be frozen (EIO), and the first is not left so (lesson 14)" {
-	local dev=/dev/nullp bad
-	null_blk_make nullp memory_backed=1 size=96 blocksize=512
-	partition "$dev" 32M 32M
-	ext4_make "$(part "$dev" 1)" first
-	ext4_make "$(part "$dev" 2)" second
+	local under=/dev/mapper/under sectors=196608 start end
+	dm_linear under "$(disk 3)" "$sectors"
+	LOOP=$(losetup -f -P --show --direct-io=on "$under")
+	defer losetup -d "$LOOP"
+	partition "$LOOP" 32M 32M
+	ext4_make "$(part "$LOOP" 1)" first
+	ext4_make "$(part "$LOOP" 2)" second
 	fs_writes "$DIR"
+	session_make s "$(disk 2)" "$LOOP"
+	start=$(<"/sys/class/block/$(basename "$(part "$LOOP" 2)")/start")
+	end=$((start + 65536))
+	# Something that the journal has to note.
 	chmod 600 "$DIR/written"
-	session_make s "$(disk 2)" "$dev"
-	bad=$(<"/sys/class/block/$(basename "$(part "$dev" 2)")/start")
-	bad=$bad-$((bad + 65535))
-	echo "+$bad" >/sys/kernel/config/nullb/nullp/badblocks
-	take_refused s EIO "cannot freeze the file system on nullp2"
+	dm_switch under <<-END
+		0 $start linear $(disk 3) 0
+		$start 65536 error
+		$end $((sectors - end)) linear $(disk 3) $end
+	END
+	take_refused s EIO "cannot freeze the file system on $(basename "$(part "$LOOP" 2)")"
 	[[ $(cat "$SESSIONS/s/s1/error") == EIO:* ]]
 	no_images
 	fs_writes /mnt/test-first
-	echo "-$bad" >/sys/kernel/config/nullb/nullp/badblocks
+	dm_switch under "0 $sectors linear $(disk 3) 0"
 	umount "$DIR"
-	mount "$(part "$dev" 2)" "$DIR"
+	mount "$(part "$LOOP" 2)" "$DIR"
 	takes s
 	[[ $(wc -l <"$SESSIONS/s/s1/frozen") -eq 2 ]]
 	fs_writes "$DIR"
