@@ -45,6 +45,11 @@ dm_repeated() {
 	done)
 }
 
+# dm_ten_gibibytes NAME: of disks 7 and 8, of which nothing was written.
+dm_ten_gibibytes() {
+	dm_make "$1" "0 10485760 linear $(disk 7) 0"$'\n'"10485760 10485760 linear $(disk 8) 0"
+}
+
 # dm_switch NAME [TABLE]: gives the device another table, from standard input if it has several lines, while I/O goes on.
 dm_switch() {
 	dmsetup suspend --nolockfs --noflush "$1" && dmsetup load "$1" ${2:+--table "$2"} && dmsetup resume "$1"
