@@ -901,6 +901,25 @@ same_files() {
 	nothing_left
 }
 
+# --- a terminal ------------------------------------------------------------------------------------------------------
+
+@test "backup: how far it is, how fast, and how long it will take, on a terminal and nowhere else" {
+	local seen=$BATS_TEST_TMPDIR/seen amount='[0-9.]+ ([KMG]i)?B'
+	backup_disk
+	slow_origin
+	slow_down
+	script -qec "blksnap backup $backups --diff $(disk 2) $dev" "$seen" >/dev/null </dev/null
+	speed_up
+	grep -aqE $'\rorigin: '"$amount"' of 48\.0 MiB \([1-9][0-9]? %\), '"$amount"'/s, 0:0[0-9]:[0-5][0-9] left' "$seen"
+	grep -aqE $'\rorigin: 48\.0 MiB of 48\.0 MiB \(100 %\), '"$amount"'/s' "$seen"
+	script -qec "blksnap verify $chain" "$seen" >/dev/null </dev/null
+	grep -aqE $'\rorigin/00001: 48\.0 MiB of 48\.0 MiB \(100 %\), '"$amount"'/s' "$seen"
+	# A command that fails does so there as well.
+	run -1 script -qec "blksnap verify /nowhere" "$seen" </dev/null
+	run -0 --separate-stderr blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+	[[ $stderr != *%* && $output == "$chain/00002: full, "* ]]
+}
+
 # --- usage -----------------------------------------------------------------------------------------------------------
 
 @test "backup: wrong usage and wrong paths change nothing" {

@@ -23,7 +23,6 @@ origin_of() {
 # origin_away: before the end of the test. Nothing else may have been deferred.
 origin_away() {
 	dmsetup remove --retry origin
-	# shellcheck disable=SC2034 # of lib/common
 	COMMON_DEFERRED=()
 }
 
@@ -84,7 +83,6 @@ refused() {
 	shift 2
 	before=$(find "$backups" -type f -printf '%p %s %T@\n' | sort)
 	run -"$code" --separate-stderr "$@"
-	# shellcheck disable=SC2154 # bats sets it
 	[[ -z $output && $stderr == *"$text"* ]] || fail "$* says: $output $stderr" || return
 	after=$(find "$backups" -type f ! -name .lock -printf '%p %s %T@\n' | sort)
 	[[ $(grep -v '\.lock ' <<<"$before") == "$after" ]] || fail "changed by $*: $before, $after" || return

@@ -140,3 +140,18 @@ end_background() {
 	kill "${1:-$BACKGROUND}" 2>/dev/null || true
 	wait "${1:-$BACKGROUND}" 2>/dev/null || true
 }
+
+# throttle DEVICE BYTES-PER-SECOND: of writers in the control group THROTTLED.
+throttle() {
+	THROTTLED=/sys/fs/cgroup/blksnap-throttled
+	echo +io >/sys/fs/cgroup/cgroup.subtree_control
+	mkdir "$THROTTLED"
+	defer wait_until 10 rmdir "$THROTTLED"
+	echo "$(major_minor "$1") wbps=$2" >"$THROTTLED/io.max"
+}
+
+# in_throttle COMMAND...: becomes the command, the writes of which wait in the throttle. In a process of its own.
+in_throttle() {
+	echo "$BASHPID" >"$THROTTLED/cgroup.procs"
+	exec "$@"
+}
