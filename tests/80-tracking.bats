@@ -733,7 +733,7 @@ changed_by_all() {
 	mkfs.ext4 -q "$ext4"
 	ext4_dir=$(mount_test "$ext4" ext4 discard)
 	# Nothing is discarded in it, so that only the places with data are to be compared.
-	mkfs.xfs -q -K -l size=16m "$xfs"
+	mkfs.xfs -q -K -l size=64m "$xfs"
 	xfs_dir=$(mount_test "$xfs" xfs)
 	for i in 254 255 256 257; do
 		changed_by_all "$i" "$raw" "$ext4_dir" "$xfs_dir"
