@@ -776,6 +776,7 @@ backup_devices() {
 	after=("$program" backup "$directory" --session "$session")
 	inner_options
 	plan_take "$session" "$opt_diff" "$opt_limit" "$@"
+	# shellcheck disable=SC2034 # of blksnap
 	links_wanted=
 	export BLKSNAP_SESSION=$session BLKSNAP_DEVICES="${take_devices[*]}"
 	note_signals
