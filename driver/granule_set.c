@@ -2,8 +2,10 @@
 /*
  * Which granules something has happened to, as ranges in a maple tree.
  */
+#include <linux/bits.h>
 #include <linux/lockdep.h>
 #include <linux/minmax.h>
+#include <linux/string.h>
 #include <linux/xarray.h>
 
 #include "granule_set.h"
@@ -64,4 +66,21 @@ int granule_set_add(struct granule_set *set, unsigned long first,
 	}
 	mutex_unlock(&set->mutex);
 	return ret;
+}
+
+void granule_set_read(struct granule_set *set, unsigned long first, u8 *bits,
+		      size_t bytes)
+{
+	unsigned long last = first + bytes * BITS_PER_BYTE - 1;
+	MA_STATE(mas, &set->tree, first, first);
+	unsigned long at;
+	void *entry;
+
+	memset(bits, 0, bytes);
+	mutex_lock(&set->mutex);
+	mas_for_each(&mas, entry, last)
+		for (at = max(mas.index, first); at <= min(mas.last, last); at++)
+			bits[(at - first) / BITS_PER_BYTE] |=
+				BIT((at - first) % BITS_PER_BYTE);
+	mutex_unlock(&set->mutex);
 }

@@ -41,4 +41,16 @@ void granule_set_destroy(struct granule_set *set);
 int granule_set_add(struct granule_set *set, unsigned long first,
 		    unsigned long last);
 
+/**
+ * granule_set_read() - which granules of a range are in the set
+ * @set: the set
+ * @first: first granule
+ * @bits: the bit N % 8 of the byte N / 8 is of the granule @first + N
+ * @bytes: size of @bits; not 0
+ *
+ * Context: may sleep.
+ */
+void granule_set_read(struct granule_set *set, unsigned long first, u8 *bits,
+		      size_t bytes);
+
 #endif

@@ -5,8 +5,11 @@
  *
  * The files are gone before the area stops, so no reader finds it unusable.
  */
+#include <linux/bits.h>
 #include <linux/blkdev.h>
 #include <linux/device.h>
+#include <linux/math.h>
+#include <linux/minmax.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
 
@@ -119,6 +122,23 @@ static ssize_t map_bytes_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(map_bytes);
 
+/* A bit for each granule, so that where a range is read needs no state. */
+static ssize_t written_read(struct file *file, struct kobject *kobj,
+			    compat_bin_attribute *attr, char *buffer,
+			    loff_t pos, size_t count)
+{
+	struct diff_area *area = area_of(kobj_to_dev(kobj));
+	u64 size = DIV_ROUND_UP_ULL(diff_area_granules(area), BITS_PER_BYTE);
+
+	if (pos >= size || !count)
+		return 0;
+	count = min_t(u64, count, size - pos);
+	granule_set_read(&area->written, pos * BITS_PER_BYTE, (u8 *)buffer,
+			 count);
+	return count;
+}
+static BIN_ATTR_RO(written, 0);
+
 static struct attribute *sysfs_image_attrs[] = {
 	&dev_attr_session.attr,
 	&dev_attr_snapshot.attr,
@@ -149,9 +169,15 @@ static struct attribute *sysfs_image_attrs[] = {
 	NULL
 };
 
+static compat_bin_attr_ptr sysfs_image_bin_attrs[] = {
+	&bin_attr_written,
+	NULL
+};
+
 static const struct attribute_group sysfs_image_group = {
 	.name = SYSFS_IMAGE_GROUP,
 	.attrs = sysfs_image_attrs,
+	.bin_attrs = sysfs_image_bin_attrs,
 };
 
 const struct attribute_group *sysfs_image_groups[] = {

@@ -32,10 +32,10 @@ need_backup_tools() {
 	for tool in jq sha256sum flock; do
 		command -v "$tool" >/dev/null || fail "$tool is missing (Debian: apt install jq coreutils util-linux)"
 	done
-	for copier in "$library/blksnap-copy" "${library%/*}/build/blksnap-copy" "$(command -v blksnap-copy || true)"; do
+	for copier in "$library/blksnap-copy" "${library%/*}/build/blksnap-copy"; do
 		[[ ! -x $copier ]] || return 0
 	done
-	fail "blksnap-copy is missing: make install, or, in the source tree, make tool"
+	copier=$(command -v blksnap-copy) || fail "blksnap-copy is missing: make install, or, in the source tree, make tool"
 }
 
 # interrupted STATUS: ends the copier, and this.
@@ -72,12 +72,12 @@ backups=()
 
 readonly manifest_members='uuid kind parent parent_uuid created device size generation number base since block_size data index index_sha256'
 
-# What a manifest has to be; prints its members, or nothing.
+# What manifests have to be; prints the members of each on a line, which is empty for one that is none.
 # shellcheck disable=SC2016 # for jq
 readonly manifest_filter='
 	def uuid: test("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$");
 	def id: test("^[0-9]{5,9}$");
-	select(.format == 1 and (.id | id) and (.uuid | uuid)
+	(try (select(.format == 1 and (.id | id) and (.uuid | uuid)
 		and (.kind == "full" and .parent == "" and .parent_uuid == "" and .since == 0
 			or (.kind == "increment" or .kind == "differential") and (.parent_uuid | uuid)
 				and (.parent == "" or (.parent | id)) and (.generation | uuid))
@@ -92,51 +92,79 @@ readonly manifest_filter='
 				and (.index_sha256 | test("^[0-9a-f]{64}$"))))
 	| [.id, .uuid, .kind, .parent, .parent_uuid, .created, .device, .size, .generation, .number, .base, .since,
 		.block_size, .data, .index, .index_sha256]
-	| map(tostring) | join("\u001f")'
+	| map(tostring | gsub("\n"; " ")) | join("\u001f")) catch "") // ""'
 
-sha256_of_text() {
-	local sum
-	sum=$(printf '%s\n' "$1" | sha256sum)
-	printf '%s\n' "${sum%% *}"
+# get_sums ARRAY FILE...: the SHA-256 of each.
+get_sums() {
+	local -n sums_=$1
+	local lines_
+	shift
+	lines_=$(sha256sum -- "$@") || return
+	mapfile -t sums_ <<<"$lines_"
+	# A backslash in front says that the name has such characters in it.
+	sums_=("${sums_[@]#\\}")
+	sums_=("${sums_[@]%% *}")
 }
 
-sha256_of_file() {
-	local sum
-	sum=$(sha256sum <"$1") || return
-	printf '%s\n' "${sum%% *}"
+# get_text_sums ARRAY TEXT...: of texts, and a newline behind each.
+get_text_sums() {
+	local array_=$1 text_ descriptor_ descriptors_=() files_=() status_=0
+	shift
+	for text_; do
+		exec {descriptor_}<<<"$text_"
+		descriptors_+=("$descriptor_")
+		files_+=("/dev/fd/$descriptor_")
+	done
+	get_sums "$array_" "${files_[@]}" || status_=$?
+	for descriptor_ in "${descriptors_[@]}"; do
+		exec {descriptor_}<&-
+	done
+	return "$status_"
 }
 
-# manifest_text ID: prints it, of what the variables have.
-manifest_text() {
-	local id=$1 member text
-	text=$(
-		printf '{\n  "format": %s,\n  ' "$manifest_format"
-		printf '"id": "%s"' "$id"
-		for member in $manifest_members; do
-			local -n value=m_$member
-			printf ',\n  '
-			case $member in
-			# These are never numbers, whatever they look like.
-			uuid | parent | parent_uuid | created | data | index | index_sha256)
-				json_string "$member"
-				printf ': '
-				json_string "${value[$id]}"
-				;;
-			*) json_member "$member" "${value[$id]}" ;;
-			esac
-		done
-		printf ','
-	)
-	printf '%s\n  "checksum": "%s"\n}\n' "$text" "$(sha256_of_text "$text")"
+# make_manifest ID: sets manifest to its text, of what the variables have.
+manifest=
+
+make_manifest() {
+	local id=$1 member quoted sums
+	json_quote quoted "$id"
+	printf -v manifest '{\n  "format": %s,\n  "id": %s' "$manifest_format" "$quoted"
+	for member in $manifest_members; do
+		local -n value=m_$member
+		quoted=${value[$id]}
+		case $member in
+		# These are never numbers, whatever they look like.
+		uuid | parent | parent_uuid | created | data | index | index_sha256) json_quote quoted "${value[$id]}" ;;
+		*) is_json_number "$member" "$quoted" || json_quote quoted "${value[$id]}" ;;
+		esac
+		manifest+=$',\n  "'$member'": '$quoted
+	done
+	manifest+=,
+	get_text_sums sums "$manifest"
+	manifest+=$'\n  "checksum": "'${sums[0]}$'"\n}'
 }
 
-# read_manifest TEXT: into the variables, its number into manifest_id. Fails if it is not one, or damaged.
-read_manifest() {
-	local text=$1 above line member values number=0
-	above=${text%%$'\n  "checksum": '*}
-	[[ $text == "$above"$'\n  "checksum": "'"$(sha256_of_text "$above")"$'"\n}' ]] || return
-	line=$(jq -er "$manifest_filter" <<<"$text" 2>/dev/null) || return
-	IFS=$'\x1f' read -r -a values <<<"$line"$'\x1f'
+# What is above the last line of a manifest, in manifest_above.
+manifest_above=
+
+cut_manifest() {
+	manifest_above=${1%%$'\n  "checksum": '*}
+}
+
+# is_whole_manifest TEXT SUM: does its last line have the checksum of what is above?
+is_whole_manifest() {
+	cut_manifest "$1"
+	[[ $1 == "$manifest_above"$'\n  "checksum": "'"$2"$'"\n}' ]]
+}
+
+# keep_manifest LINE: what the filter printed, into the variables; its number into manifest_id. Fails if it is empty.
+manifest_id=
+
+keep_manifest() {
+	local member values number=0
+	manifest_id=
+	[[ -n $1 ]] || return
+	IFS=$'\x1f' read -r -a values <<<"$1"$'\x1f'
 	manifest_id=${values[0]}
 	for member in $manifest_members; do
 		local -n value=m_$member
@@ -146,23 +174,82 @@ read_manifest() {
 	done
 }
 
+# read_manifest TEXT: into the variables. Fails if it is not one, or damaged.
+read_manifest() {
+	local sums line
+	cut_manifest "$1"
+	get_text_sums sums "$manifest_above" && is_whole_manifest "$1" "${sums[0]}" || return
+	line=$(jq -r "$manifest_filter" <<<"$1" 2>/dev/null) || return
+	keep_manifest "$line"
+}
+
+# filter_manifests TEXT...: what the filter prints of each into manifest_lines, all at once. Fails if one of them is not
+# JSON, or damaged.
+manifest_lines=()
+
+filter_manifests() {
+	local text above=() sums i=0
+	for text; do
+		cut_manifest "$text"
+		above+=("$manifest_above")
+	done
+	get_text_sums sums "${above[@]}" || return
+	for text; do
+		is_whole_manifest "$text" "${sums[i]}" || return
+		i=$((i + 1))
+	done
+	text=$(printf '%s\n' "$@" | jq -r "$manifest_filter" 2>/dev/null) || return
+	mapfile -t manifest_lines <<<"$text"
+	[[ ${#manifest_lines[@]} -eq $# ]]
+}
+
+# add_backup FILE COMMAND...: if the command reads it, and it is what its name says.
+add_backup() {
+	local file=$1
+	shift
+	manifest_id=
+	if "$@" && [[ $manifest_id.json == "${file##*/}" && -n ${m_data[$manifest_id]} ]]; then
+		backups+=("$manifest_id")
+	else
+		say "$file: damaged, or not the manifest of a backup"
+		damaged_manifests+=("${file##*/}")
+	fi
+}
+
+# So many manifests are read at once; each is an open file meanwhile.
+readonly manifests_at_once=100
+
 # read_chain DIRECTORY: all its manifests, and nothing else. What is damaged is left out, and told; it is in
 # damaged_manifests.
 read_chain() {
-	local file member
-	backups=() damaged_manifests=()
+	local file files=() member some texts text first i
+	for file in "$1"/[0-9]*.json; do
+		files+=("$file")
+	done
+	backups=() damaged_manifests=() index_sums=()
 	for member in $manifest_members; do
 		local -n known=m_$member
 		# shellcheck disable=SC2034 # a reference
 		known=()
 	done
-	for file in "$1"/[0-9]*.json; do
-		manifest_id=
-		if read_manifest "$(cat -- "$file")" 2>/dev/null && [[ $manifest_id.json == "${file##*/}" && -n ${m_data[$manifest_id]} ]]; then
-			backups+=("$manifest_id")
+	for ((first = 0; first < ${#files[@]}; first += manifests_at_once)); do
+		some=("${files[@]:first:manifests_at_once}") texts=()
+		for i in "${!some[@]}"; do
+			# Without its last newlines, as of a substitution. What has other characters than text in it is damaged.
+			IFS= read -r -d '' text <"${some[i]}" || true
+			while [[ $text == *$'\n' ]]; do
+				text=${text%$'\n'}
+			done
+			texts+=("$text")
+		done
+		if filter_manifests "${texts[@]}"; then
+			for i in "${!some[@]}"; do
+				add_backup "${some[i]}" keep_manifest "${manifest_lines[i]}"
+			done
 		else
-			say "$file: damaged, or not the manifest of a backup"
-			damaged_manifests+=("${file##*/}")
+			for i in "${!some[@]}"; do
+				add_backup "${some[i]}" read_manifest "${texts[i]}"
+			done
 		fi
 	done
 }
@@ -219,20 +306,39 @@ chain_of() {
 	done
 }
 
-# layout ID: the word of the copier for how its data lies.
-layout() {
-	[[ ${m_kind[$1]} == full ]] && echo full || echo packed
+# The word of the copier for how the data of each kind lies.
+declare -rA layout=([full]=full [increment]=packed [differential]=packed)
+
+# By backup: the SHA-256 that its index has.
+declare -A index_sums=()
+
+# sum_indexes ID...: of those that are there, all at once. What fails is left to check_index.
+sum_indexes() {
+	local id ids=() files=() sums i
+	for id; do
+		[[ -f $chain/${m_index[$id]} ]] || continue
+		ids+=("$id")
+		files+=("$chain/${m_index[$id]}")
+	done
+	[[ ${#ids[@]} -gt 0 ]] || return 0
+	get_sums sums "${files[@]}" 2>/dev/null || return 0
+	for i in "${!ids[@]}"; do
+		index_sums[${ids[i]}]=${sums[i]}
+	done
 }
 
 # check_index ID: its index is the one that its manifest means.
 check_index() {
-	local index=$chain/${m_index[$1]}
+	local index=$chain/${m_index[$1]} sums
 	if [[ ! -f $index || ! -f $chain/${m_data[$1]} ]]; then
 		[[ -f $index ]] || say "$index: missing"
 		[[ -f $chain/${m_data[$1]} ]] || say "$chain/${m_data[$1]}: missing"
 		return 1
 	fi
-	[[ $(sha256_of_file "$index") == "${m_index_sha256[$1]}" ]] || {
+	[[ -n ${index_sums[$1]:-} ]] || {
+		get_sums sums "$index" && index_sums[$1]=${sums[0]}
+	}
+	[[ ${index_sums[$1]:-} == "${m_index_sha256[$1]}" ]] || {
 		say "$index: damaged"
 		return 1
 	}
@@ -243,9 +349,10 @@ chain_arguments() {
 	local id
 	chain_files=()
 	chain_of "$1" || return
+	sum_indexes "${chain_ids[@]}"
 	for id in "${chain_ids[@]}"; do
 		check_index "$id" || return
-		chain_files+=("$(layout "$id")" "$chain/${m_data[$id]}" "$chain/${m_index[$id]}")
+		chain_files+=("${layout[${m_kind[$id]}]}" "$chain/${m_data[$id]}" "$chain/${m_index[$id]}")
 	done
 }
 
@@ -287,9 +394,11 @@ lock() {
 # publish ID: what the copier has written gets its name, the manifest last. The index first: it never tells of data that
 # has gone.
 publish() {
-	local id=$1 data=$chain/${m_data[$1]} index=$chain/${m_index[$1]}
-	m_index_sha256[$id]=$(sha256_of_file "$index.partial")
-	manifest_text "$id" >"$chain/$id.json.partial"
+	local id=$1 data=$chain/${m_data[$1]} index=$chain/${m_index[$1]} sums
+	get_sums sums "$index.partial"
+	m_index_sha256[$id]=${sums[0]}
+	make_manifest "$id"
+	printf '%s\n' "$manifest" >"$chain/$id.json.partial"
 	mv -f -- "$index.partial" "$index"
 	mv -f -- "$data.partial" "$data"
 	sync -- "$chain/$id.json.partial" "$chain"
@@ -318,27 +427,30 @@ remove_useless() {
 # read_image SESSION SNAPSHOT: sets what is to be known of the image.
 read_image() {
 	local object=$configfs/sessions/$1/$2 sysfs
-	image=$(attr_read "$object" image)
+	get_attr image "$object" image
 	[[ -n $image ]] || fail "$1/$2 has no image: the session is not active"
-	image_device=$(attr_read "$object" device)
+	get_attr image_device "$object" device
 	sysfs=/sys/class/block/${image##*/}
-	image_written=$sysfs/blksnap/chunks_written
+	image_statistics=$sysfs/blksnap
 	image_cbt=$sysfs/cbt
-	image_size=$(($(<"$sysfs/size") * 512))
-	image_id=$(</proc/sys/kernel/random/boot_id)/$(attr_read "$sysfs" diskseq)
-	image_generation=$(attr_read "$image_cbt" generation)
-	image_number=$(attr_read "$image_cbt" number)
-	image_base=$(attr_read "$image_cbt" base)
-	image_block_size=$(attr_read "$image_cbt" block_size)
+	get_attr image_size "$sysfs" size
+	image_size=$((image_size * 512))
+	get_attr image_id /proc/sys/kernel/random boot_id
+	get_attr image_diskseq "$sysfs" diskseq
+	image_id+=/$image_diskseq
+	get_attr image_generation "$image_cbt" generation
+	get_attr image_number "$image_cbt" number
+	get_attr image_base "$image_cbt" base
+	get_attr image_block_size "$image_cbt" block_size
 	map_options=()
 	[[ -z $image_generation ]] || map_options=(--map "$image_cbt/map" --block "$image_block_size")
 }
 
-# need_unwritten: the change map knows nothing of what was written to an image, so that would be in one backup, and be
+# The change map knows nothing of what was written to an image, so that would be in one backup, and be
 # neither in the next nor undone by it.
 need_unwritten() {
 	local chunks
-	chunks=$(attr_read "${image_written%/*}" "${image_written##*/}")
+	get_attr chunks "$image_statistics" chunks_written
 	[[ -n $chunks ]] || fail "$image_device: its image has gone: the session was released"
 	[[ $chunks -eq 0 ]] ||
 		fail "$image_device: its image was written to (was it mounted?), so it is not the snapshot any more: not backed up"
@@ -384,12 +496,13 @@ chain_whole() {
 	done
 }
 
-# candidate: prints the backup to build upon: the last one, or for a differential the last full.
-candidate() {
+# Sets candidate to the backup to build upon: the last one, or for a differential the last full.
+find_candidate() {
 	local i
+	candidate=
 	for ((i = ${#backups[@]} - 1; i >= 0; i--)); do
 		if [[ -z $opt_differential || ${m_kind[${backups[i]}]} == full ]]; then
-			printf '%s\n' "${backups[i]}"
+			candidate=${backups[i]}
 			return
 		fi
 	done
@@ -398,8 +511,9 @@ candidate() {
 # describe ID: fills the variables of the new backup.
 # shellcheck disable=SC2034 # some are only used by reference
 describe() {
-	local id=$1
-	m_uuid[$id]=$(</proc/sys/kernel/random/uuid)
+	local id=$1 uuid
+	get_attr uuid /proc/sys/kernel/random uuid
+	m_uuid[$id]=$uuid
 	m_kind[$id]=$kind
 	m_parent[$id]=$parent
 	m_parent_uuid[$id]=${parent:+${m_uuid[$parent]}}
@@ -414,22 +528,22 @@ describe() {
 	m_data[$id]='' m_index[$id]='' m_index_sha256[$id]=''
 }
 
-# The number of the next backup. A number is never used again, whatever has become of its backup.
+# Sets id to the number of the next backup. A number is never used again, whatever has become of its backup.
 next_id() {
-	local path id=0
+	local path
+	id=0
 	for path in "$chain"/[0-9]*.json; do
 		path=${path##*/}
 		[[ $path =~ ^([0-9]{5,9})\.json$ ]] || continue
 		! older "$id" "${BASH_REMATCH[1]}" || id=$((10#${BASH_REMATCH[1]}))
 	done
-	printf '%05d\n' $((id + 1))
+	printf -v id '%05d' $((id + 1))
 }
 
-# heading: prints the first line of the index: of which snapshot it is.
-heading() {
+# Sets heading to the first line of the index: of which snapshot it is.
+make_heading() {
 	local uuid=${parent:+${m_uuid[$parent]}}
-	printf '# blksnap %s %s %s %s %s %s\n' "$kind" "${uuid:--}" \
-		"${image_generation:--}" "${image_number:-0}" "$image_id" "$image_size"
+	heading="# blksnap $kind ${uuid:--} ${image_generation:--} ${image_number:-0} $image_id $image_size"
 }
 
 # find_kept DATA: of a backup that was interrupted, what is still good. Sets kept_options; empty if nothing is.
@@ -439,7 +553,7 @@ find_kept() {
 	# A full has its size from the beginning on.
 	[[ -f $1.partial && ($kind != full || $(stat -c %s -- "$1.partial") -eq $image_size) ]] || return 0
 	[[ -s $index ]] && IFS= read -r line <"$index" || return 0
-	[[ $line != "$(heading)" ]] || {
+	[[ $line != "$heading" ]] || {
 		kept_options=(--kept "$index")
 		return 0
 	}
@@ -453,9 +567,11 @@ find_kept() {
 
 # backup_image NAME: the image that was read, into the chain that was read.
 backup_image() {
-	local name=$1 kind parent since id data kept_options increment=()
-	plan_backup "$name" "$(candidate)"
-	id=$(next_id)
+	local name=$1 kind parent since id data heading candidate kept_options increment=()
+	find_candidate
+	plan_backup "$name" "$candidate"
+	next_id
+	make_heading
 	data=$chain/$id.$kind
 	remove_useless "$id.$kind"
 	find_kept "$data"
@@ -466,8 +582,8 @@ backup_image() {
 	fi
 	[[ $kind == full ]] || increment=(--since "$since")
 	# Nothing is indexed that was read when the image may have been written to already: what is indexed may be kept.
-	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --unwritten "$image_written" \
-		--heading "$(heading)" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
+	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --unwritten "$image_statistics/chunks_written" \
+		--heading "$heading" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
 	describe "$id"
 	m_data[$id]=$id.$kind
 	m_index[$id]=$id.$kind.index
@@ -486,7 +602,8 @@ room_of() {
 print_backup() {
 	if [[ -n $opt_json ]]; then
 		printf '%s' "$json_separator"
-		manifest_text "$2"
+		make_manifest "$2"
+		printf '%s\n' "$manifest"
 		json_separator=,
 	else
 		printf '%s: %s, %s%s\n' "$chain/$2" "${m_kind[$2]}" "$(room_of "$chain/${m_data[$2]}")" \
@@ -519,12 +636,12 @@ backup_stream() {
 	describe "$id"
 	m_parent[$id]=''
 	[[ $kind == full ]] || increment=("${map_options[@]}" --since "$since")
-	printf '%s\n' "$stream_head"
-	manifest_text "$id"
+	make_manifest "$id"
+	printf '%s\n' "$stream_head" "$manifest"
 	copy "$name" send "${increment[@]}" "$image" || fail "$name: not backed up"
 	need_unwritten
 	[[ -z $opt_manifest ]] || {
-		manifest_text "$id" >"$opt_manifest.partial"
+		printf '%s\n' "$manifest" >"$opt_manifest.partial"
 		sync -- "$opt_manifest.partial"
 		mv -f -- "$opt_manifest.partial" "$opt_manifest"
 	}
@@ -536,7 +653,7 @@ backup_stream() {
 backup_session() {
 	local directory=$1 session=$2 snapshots=("${@:3}") snapshot
 	need_session "$session"
-	[[ ${#snapshots[@]} -gt 0 ]] || mapfile -t snapshots < <(children "$configfs/sessions/$session")
+	[[ ${#snapshots[@]} -gt 0 ]] || get_children snapshots "$configfs/sessions/$session"
 	[[ $directory != - || ${#snapshots[@]} -eq 1 ]] ||
 		fail "a pipe takes one device, and '$session' has ${#snapshots[@]} snapshots: name one"
 	for snapshot in "${snapshots[@]}"; do
@@ -619,14 +736,15 @@ forget_interrupted() {
 	wait_for_udev
 }
 
-# session_for DIRECTORY: prints the name of the session for backups to it.
+# session_for DIRECTORY: sets session to the name of the session for backups to it.
 session_for() {
-	local sum
+	local path sums
 	if [[ $1 == - ]]; then
-		printf 'backup-%s-%s\n' "$$" "$RANDOM"
+		session=backup-$$-$RANDOM
 	else
-		sum=$(sha256_of_text "$(realpath -- "$1")")
-		printf 'backup-%s\n' "${sum:0:12}"
+		path=$(CDPATH="" cd -- "$1" && pwd -P)
+		get_text_sums sums "$path"
+		session=backup-${sums[0]:0:12}
 	fi
 }
 
@@ -647,7 +765,7 @@ inner_options() {
 backup_devices() {
 	local directory=$1 session
 	shift
-	session=$(session_for "$directory")
+	session_for "$directory"
 	if [[ $directory != - ]]; then
 		lock "$directory" exclusive
 		export BLKSNAP_LOCKED=$directory
@@ -658,6 +776,8 @@ backup_devices() {
 	after=("$program" backup "$directory" --session "$session")
 	inner_options
 	plan_take "$session" "$opt_diff" "$opt_limit" "$@"
+	# shellcheck disable=SC2034 # of blksnap
+	links_wanted=
 	export BLKSNAP_SESSION=$session BLKSNAP_DEVICES="${take_devices[*]}"
 	note_signals
 	pre_hooks
@@ -752,7 +872,7 @@ verify_backup() {
 	local id=$1
 	chain_of "$id" || return
 	check_index "$id" || return
-	copy "${chain##*/}/$id" check "${m_size[$id]}" "$(layout "$id")" "$chain/${m_data[$id]}" "$chain/${m_index[$id]}"
+	copy "${chain##*/}/$id" check "${m_size[$id]}" "${layout[${m_kind[$id]}]}" "$chain/${m_data[$id]}" "$chain/${m_index[$id]}"
 }
 
 # print_verdict ID NAME VERDICT
@@ -777,6 +897,7 @@ verify_chain() {
 	lock "$chain" shared
 	read_chain "$chain"
 	bad=${#damaged_manifests[@]}
+	sum_indexes "${backups[@]}"
 	for id in "${backups[@]}"; do
 		if verify_backup "$id"; then
 			print_verdict "$id" "$chain/$id" good
@@ -976,17 +1097,16 @@ command_restore() {
 	read_chain "$chain"
 	[[ ${#backups[@]} -gt 0 ]] || fail "there is no good backup in $chain"
 	[[ -n $opt_at || ${#damaged_manifests[@]} -eq 0 ]] || fail "which is the last one is not known: name one with --at"
-	id=$(backup_number "${opt_at:-${backups[-1]}}") || exit
+	backup_number "${opt_at:-${backups[-1]}}"
 	chain_arguments "$id" || fail "$id cannot be restored; see: blksnap verify $chain"
 	restore_to "${operands[1]}" restore_chain
 }
 
-# backup_number NUMBER: prints it as files are called, if there is such a backup.
+# backup_number NUMBER: sets id to it as files are called, if there is such a backup.
 backup_number() {
-	local id=$1
+	id=$1
 	[[ ! $id =~ ^[0-9]{1,9}$ ]] || printf -v id '%05d' $((10#$id))
 	[[ -n $id && -n ${m_uuid[$id]:-} ]] || fail "there is no good backup '$1' in $chain"
-	printf '%s\n' "$id"
 }
 
 # ---- blksnap merge ----
@@ -1047,7 +1167,7 @@ command_merge() {
 	lock "$chain" exclusive
 	read_chain "$chain"
 	[[ ${#damaged_manifests[@]} -eq 0 ]] || fail "$chain: nothing was merged"
-	id=$(backup_number "${operands[1]}") || exit
+	backup_number "${operands[1]}"
 	[[ ${m_kind[$id]} == full ]] || merge_to_full "$id"
 	remove_older "$id" || fail "$chain: older backups stay"
 	printf '%s: full, %s\n' "$chain/$id" "$(room_of "$chain/${m_data[$id]}")"

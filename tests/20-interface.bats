@@ -371,7 +371,7 @@ usual() {
 	for name in session snapshot origin state error chunk_size chunks chunks_preserved chunks_in_memory \
 		chunks_stored map_entries map_bytes memory_bytes origin_read_bytes diff_written_bytes diff_writes \
 		writes_held writes_passed writes_joined held_us_max image_reads_origin image_reads_diff \
-		image_reads_memory image_reads_repeated chunks_written discards_dropped; do
+		image_reads_memory image_reads_repeated chunks_written written discards_dropped; do
 		[[ -e $copy/$name ]] || fail "no $name: $(ls "$copy") $(cat "$copy.err")"
 		case $name in
 		session) [[ $(cat "$copy/$name") == s ]] ;;
@@ -379,6 +379,7 @@ usual() {
 		origin) [[ $(cat "$copy/$name") == "$(major_minor "$(disk 1)")" ]] ;;
 		state) [[ $(cat "$copy/$name") == active ]] ;;
 		error) [[ ! -s $copy/$name ]] ;;
+		written) cmp "$copy/$name" <(head -c 32768 /dev/zero) ;;
 		*) [[ $(cat "$copy/$name") =~ ^[0-9]+$ ]] ;;
 		esac
 	done

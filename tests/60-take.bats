@@ -154,15 +154,6 @@ fs_writes() {
 
 # --- devices ---------------------------------------------------------------------------------------------------------
 
-# throttle DEVICE BYTES-PER-SECOND: of writers in the control group THROTTLED.
-throttle() {
-	THROTTLED=/sys/fs/cgroup/blksnap-take
-	echo +io >/sys/fs/cgroup/cgroup.subtree_control
-	mkdir "$THROTTLED"
-	defer wait_until 10 rmdir "$THROTTLED"
-	echo "$(major_minor "$1") wbps=$2" >"$THROTTLED/io.max"
-}
-
 # throttled_storm NAME DEVICE LENGTH: 64 writers of 64 KiB each, upon stamps of sequence 1.
 throttled_storm() {
 	# shellcheck disable=SC2016 # for the other shell

@@ -539,3 +539,51 @@ PAGE=/blksnap/docs/admin.md
 	blksnap track --off $b
 	[[ -z $(ls "$TRACKERS") ]]
 }
+
+@test "tool: what was written through an image is listed, and is in no change map" {
+	local image=/dev/blksnap/s/origin dev=/dev/mapper/origin
+	# The last granule is one of 512 bytes.
+	dm_linear origin "$(disk 1)" 2097001
+	blksnap track "$dev"
+	blksnap take s --diff "$(disk 2)" "$dev"
+	run -0 blksnap changed --written "$image"
+	[[ -z $output ]]
+	run -0 blksnap changed --written --json "$image"
+	json '.chunk_size == 4096 and .ranges == []'
+	dd if=/dev/urandom of="$image" bs=4096 count=2 seek=3 oflag=direct conv=notrunc status=none
+	dd if=/dev/urandom of="$image" bs=512 count=1 seek=8000 oflag=direct conv=notrunc status=none
+	# A whole byte of the file; and where a reader gets its second piece.
+	dd if=/dev/urandom of="$image" bs=4096 count=16 seek=8192 oflag=direct conv=notrunc status=none
+	dd if=/dev/urandom of="$image" bs=4096 count=2 seek=32767 oflag=direct conv=notrunc status=none
+	dd if=/dev/urandom of="$image" bs=512 count=1 seek=2097000 oflag=direct conv=notrunc status=none
+	# The same ones again, and one beside them. What is written to the origin is not meant.
+	dd if=/dev/urandom of="$image" bs=4096 count=2 seek=4 oflag=direct conv=notrunc status=none
+	dd if=/dev/urandom of="$dev" bs=4096 count=1 seek=50 oflag=direct conv=notrunc status=none
+	run -0 blksnap changed --written "$image"
+	[[ $output == $'12288 12288\n4096000 4096\n33554432 65536\n134213632 8192\n1073664000 512' ]]
+	[[ $(stat_of "$(image_of s origin)" chunks_written) -eq $((3 + 1 + 16 + 2 + 1)) ]]
+	run -0 blksnap changed --written --json "$image"
+	json '.ranges == [[12288, 12288], [4096000, 4096], [33554432, 65536], [134213632, 8192], [1073664000, 512]]'
+	run -0 blksnap changed "$image"
+	[[ -z $output ]]
+	run -0 blksnap show s
+	[[ $output != *' written '* ]]
+	blksnap release s
+	# The next one knows of the write to the origin alone.
+	blksnap take s --diff "$(disk 2)" "$dev"
+	run -0 blksnap changed --since 1 "$image"
+	[[ $output == '196608 65536' ]]
+	run -0 blksnap changed --written "$image"
+	[[ -z $output ]]
+	refused_by_tool 'is not an image' blksnap changed --written "$(disk 2)"
+	refused_by_tool 'is not an image' blksnap changed --written /dev/null
+	wrong_usage changed --written --since 1 "$image"
+	blksnap release s
+	# It does not need a tracker.
+	blksnap track --off "$dev"
+	blksnap take s --diff "$(disk 2)" "$dev"
+	dd if=/dev/urandom of="$image" bs=4096 count=1 oflag=direct conv=notrunc status=none
+	run -0 blksnap changed --written "$image"
+	[[ $output == '0 4096' ]]
+	blksnap release s
+}

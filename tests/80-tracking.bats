@@ -174,6 +174,17 @@ increment_value() {
 	tracker_destroy t
 }
 
+# map_of_hundred_mebibytes BYTES: so many has the map of what is tracked as t, and its last one is marked.
+map_of_hundred_mebibytes() {
+	session_of "$(disk 2)" /dev/mapper/huge
+	[[ $(cbt_of "$(image_of s s1)" map | wc -c) -eq $1 ]] || fail "the map has not $1 bytes" || return
+	session_release s
+	put "$TRACKERS/t/dirty" '104857599 1'
+	session_take s
+	changed_is "$(image_of s s1)" 1599:2 || return
+	session_destroy s
+}
+
 @test "tracking: blocks of 64 KiB are doubled as cbt_map_limit demands, and no further (I4)" {
 	local limit size parameter=/sys/module/blksnap/parameters/cbt_map_limit
 	[[ $(cat "$parameter") -ge 1048576 && $(cat "$parameter") -le 67108864 ]]
@@ -194,10 +205,12 @@ increment_value() {
 	put "$TRACKERS/t/enabled" 1
 	tracker_destroy t
 	put "$parameter" 4M
-	for size in 200=65536 65536=16777216; do
-		dmsetup create huge --table "0 $((${size%=*} << 21)) zero"
+	# Of 100 MiB, 200 GiB, and 64 TiB; and what is no multiple of a block.
+	for size in 204800=65536 204801=65536 $((200 << 21))=65536 $((65536 << 21))=16777216; do
+		dmsetup create huge --table "0 ${size%=*} zero"
 		tracker_make t /dev/mapper/huge
-		[[ $(tracker_get t block_size) == "${size#*=}" ]] || fail "${size%=*} GiB: $(tracker_get t block_size)"
+		[[ $(tracker_get t block_size) == "${size#*=}" ]] || fail "${size%=*} sectors: $(tracker_get t block_size)"
+		[[ $size != 20480* ]] || map_of_hundred_mebibytes $((1600 + ${size%=*} % 2))
 		tracker_destroy t
 		dmsetup remove --retry huge
 	done
@@ -386,6 +399,67 @@ increment_value() {
 	tracker_destroy t
 }
 
+# extents FILE: prints FIRST LAST, in blocks of 4096 bytes of its device, for each of its extents.
+extents() {
+	filefrag -e -b4096 "$1" | sed -nE 's/^ *[0-9]+: +[0-9]+\.\. *[0-9]+: +([0-9]+)\.\. *([0-9]+):.*/\1 \2/p'
+}
+
+# blocks_are NUMBER FIRST LAST: what the map of $IMAGE says of these blocks.
+blocks_are() {
+	local said
+	said=$(tail -c "+$(($2 + 1))" "/sys/block/${IMAGE##*/}/cbt/map" | head -c $(($3 - $2 + 1)) | od -An -v -tu1 -w1 | sort -u)
+	[[ ${said//[[:space:]]/ } =~ ^\ *"$1"$ ]] || fail "blocks $2 to $3 changed in ${said//[[:space:]]/ }, not in $1"
+}
+
+# diff_changed_in NUMBER SESSION: a snapshot in which all of the diff, at $extents, has last changed in that interval; and the map
+# has missed nothing.
+diff_changed_in() {
+	local first last
+	snap "$2"
+	while read -r first last; do
+		blocks_are "$1" "$first" "$last" || return
+	done <<<"$extents"
+	increased "$IMAGE" "$BATS_TEST_TMPDIR/copy"
+}
+
+@test "tracking: a diff on the origin counts as changed in the interval that the take closes, and in the next" {
+	local dev=/dev/mapper/origin dir file extents first last
+	dm_linear origin "$(disk 1)" $((48 << 11))
+	mkfs.ext4 -q -b 4096 "$dev"
+	dir=$(mount_test "$dev" fs)
+	file=$dir/diff
+	fallocate -l 8M "$file"
+	dd if=/dev/urandom of="$dir/data" bs=1M count=8 conv=fsync status=none
+	extents=$(extents "$file")
+	[[ $(awk '{ sum += $2 - $1 + 1 } END { print sum }' <<<"$extents") -eq 2048 ]] || fail "the extents are $extents"
+	put "$MEMORY_LIMIT" 4M
+	tracker_make t "$dev" 4K
+	session_make s "$file" "$dev"
+	session_make r "$(disk 2)" "$dev"
+	diff_changed_in 0 r
+	unsnap r
+	# On the image it is zero, until the release; what gets there meanwhile is seen by the next one.
+	diff_changed_in 2 s
+	dd if=/dev/urandom of="$dir/data" bs=1M count=8 conv=notrunc,fsync status=none
+	[[ $(stat_of "$IMAGE" chunks_stored) -gt 100 ]]
+	unsnap s
+	read -r first last <<<"$extents"
+	run ! cmp -s -n $(((last - first + 1) * 4096)) -i "$((first * 4096)):0" "$dev" /dev/zero
+	diff_changed_in 3 r
+	[[ $(increment_value mode) == increment && $(increment_value reported) -ge 2048 ]]
+	unsnap r
+	diff_changed_in 3 r
+	unsnap r
+	# Each time that it is taken.
+	diff_changed_in 5 s
+	unsnap s
+	diff_changed_in 6 r
+	unsnap r
+	session_destroy s
+	session_destroy r
+	tracker_destroy t
+}
+
 # --- an oracle: the image itself, byte for byte ----------------------------------------------------------------------
 
 # random_writes DEVICE COUNT LENGTH: buffered, direct, mmapped, NOWAIT and polled ones, anywhere, of whole blocks.
@@ -405,6 +479,7 @@ mixed_increments() {
 	dm_linear origin "$1" $((32 << 11))
 	tracker_make t "$dev" 4K
 	session_make s "$(disk 2)" "$dev"
+	udev_away
 	for ((i = 1; i <= $2; i++)); do
 		# Twenty writes of at most 16 KiB, which may begin and end within a block; and what comes in each case.
 		most=$((20 * 5))
@@ -424,6 +499,7 @@ mixed_increments() {
 		random_writes "$dev" 10 32M
 		unsnap s
 	done
+	udev_back
 	cmp "$copy" "$dev" && fail 'the copy is what came after the last snapshot'
 	session_destroy s
 	tracker_destroy t
@@ -535,20 +611,18 @@ used_increments() {
 	tracker_destroy t
 }
 
-@test "tracking: one percent of five gibibytes has changed, and little more is reported (lesson 13)" {
-	local dev i reported
-	dev=$(disk 7)
+@test "tracking: one percent of ten gibibytes has changed, and little more is reported (lesson 13)" {
+	local dev=/dev/mapper/origin reported
+	dm_ten_gibibytes origin
 	tracker_make t "$dev"
 	session_make s "$(disk 2)" "$dev"
 	snap s
 	unsnap s
-	# 51 MiB of 5 GiB, in pieces of 1 MiB that begin anywhere.
-	for ((i = 0; i < 51; i++)); do
-		written "$dev" $((i * 100 * 1048576 + RANDOM * 512)) 1048576
-	done
+	# 103 MiB, in pieces of 1 MiB that begin anywhere.
+	scribble -l 1M "$dev" 103
 	snap s
 	reported=$(changed "$IMAGE" | tr ' ' '\n' | grep -c ':2$')
-	[[ $((reported * 65536)) -ge $((51 << 20)) && $((reported * 65536)) -le $((55 << 20)) ]] || fail "$reported blocks"
+	[[ $((reported * 65536)) -ge $((103 << 20)) && $((reported * 65536)) -le $((110 << 20)) ]] || fail "$reported blocks"
 	session_destroy s
 	tracker_destroy t
 }
@@ -560,6 +634,7 @@ used_increments() {
 	tracker_make t "$dev" 4K
 	first=$(tracker_get t generation)
 	session_make s "$(disk 2)" "$dev"
+	udev_away
 	for ((i = 1; i <= 300; i++)); do
 		case $((i % 4)) in
 		0) written "$dev" $((RANDOM % 4000 * 512)) 4096 ;;
@@ -588,11 +663,108 @@ used_increments() {
 			;;
 		esac
 	done
+	udev_back
 	[[ $wraps -eq 1 && $(tracker_get t number) == 45 ]]
 	snap s
 	[[ $(cbt_of "$IMAGE" base) == "$first 255" && $(cbt_of "$IMAGE" generation) == "$second" ]]
 	session_destroy s
 	tracker_destroy t
+}
+
+# fio_jobs NAME WHERE ENGINE=DIRECT...: for each engine a job that writes a few blocks, in the file NAME of a directory, or
+# on a device.
+fio_jobs() {
+	local name=$1 where=$2 engine
+	shift 2
+	for engine; do
+		printf '[%s-%s]\nioengine=%s\ndirect=%s\nfilename=%s\n' "$name" "${engine/=/-}" "${engine%=*}" "${engine#*=}" \
+			"$where$([[ -b $where ]] || printf '/%s' "${engine/=/-}")"
+	done
+}
+
+# written_by_all RAW EXT4 XFS: by io_uring, mmap, through the cache and past it, to a device and to two file systems.
+written_by_all() {
+	local engines=(io_uring=1 mmap=0 psync=0 psync=1) where name=0
+	{
+		printf '[global]\nrw=randwrite\nbs=4k\nsize=1M\nnumber_ios=12\niodepth=4\nthread\nrandrepeat=0\nrefill_buffers\n'
+		printf 'end_fsync=1\n'
+		for where; do
+			name=$((name + 1))
+			fio_jobs "$name" "$where" "${engines[@]}"
+		done
+	} >"$BATS_TEST_TMPDIR/jobs"
+	fio --minimal "$BATS_TEST_TMPDIR/jobs" >"$BATS_TEST_TMPDIR/fio" 2>&1 || fail "fio: $(cat "$BATS_TEST_TMPDIR/fio")"
+}
+
+# changed_by_all I RAW EXT4 XFS: the disk gets partitions that lie elsewhere each time, a file system in the one, writes of all
+# kinds in the other, zeroes and discards; the file systems get files and lose some.
+changed_by_all() {
+	local i=$1 raw=$2 dir
+	printf 'size=8M\nstart=%d, size=8M\n' $((2560 + i % 4 * 16)) | sfdisk -q -X gpt "$raw" >/dev/null
+	settle
+	mkfs.ext4 -qF "$(part "$raw" 1)"
+	random_writes "$(part "$raw" 1)" 10 4M
+	blkdiscard -f -z -o $((i % 4))M -l 60K "$(part "$raw" 2)"
+	blkdiscard -f -o $((4 + i % 3))M -l 300K "$(part "$raw" 2)"
+	written_by_all "$(part "$raw" 2)" "$3" "$4"
+	for dir in "$3" "$4"; do
+		cp -r /etc/default "$dir/$i"
+		rm -rf "${dir:?}/$((i - 2))"
+	done
+	fstrim "$3"
+}
+
+@test "tracking: full and increments are the image past the last number: sectors of 4096 bytes, ext4, XFS on 200 GiB (lesson 13)" {
+	local origins raw ext4=/dev/mapper/ext4 xfs ext4_dir xfs_dir file i name mode
+	loop_make 24M -P --sector-size 4096
+	raw=$LOOP
+	loop_make 200G
+	xfs=$LOOP file=$(losetup -n -O BACK-FILE "$LOOP")
+	dm_linear ext4 "$(disk 1)" $((24 << 11))
+	origins=("$raw" "$ext4" "$xfs")
+	settle
+	tracker_make raw "$raw" 4K
+	tracker_make ext4 "$ext4" 4K
+	tracker_make xfs "$xfs"
+	session_make s "$(disk 2)" "${origins[@]}"
+	# Of what is still blank.
+	compared_at s 1 full
+	empty_takes s 252
+	mkfs.ext4 -q "$ext4"
+	ext4_dir=$(mount_test "$ext4" ext4 discard)
+	# Nothing is discarded in it, so that only the places with data are to be compared.
+	mkfs.xfs -q -K -l size=64m "$xfs"
+	xfs_dir=$(mount_test "$xfs" xfs)
+	for i in 254 255 256 257; do
+		changed_by_all "$i" "$raw" "$ext4_dir" "$xfs_dir"
+		[[ $i -eq 256 ]] && mode=wrap || mode=increment
+		compared_at s $(((i - 1) % 255 + 1)) "$mode"
+	done
+	session_destroy s
+	umount "$ext4_dir" "$xfs_dir"
+	fsck.ext4 -fn "$BATS_TEST_TMPDIR/copy.2" >/dev/null
+	mkdir -p /mnt/test-copy
+	mount -o loop,nouuid "$BATS_TEST_TMPDIR/copy.3" /mnt/test-copy
+	[[ $(ls -d /mnt/test-copy/257) && ! -e /mnt/test-copy/255 ]]
+	umount /mnt/test-copy
+	for name in raw ext4 xfs; do
+		[[ $(tracker_get "$name" number) == 2 ]]
+		tracker_destroy "$name"
+	done
+}
+
+# compared_at SESSION NUMBER MODE: a snapshot of all its origins, each of which is brought into a copy. $file is what the third
+# one is made of.
+compared_at() {
+	local k image
+	snap "$1"
+	for k in 1 2 3; do
+		image=$(image_of "$1" "s$k")
+		increased "$image" "$BATS_TEST_TMPDIR/copy.$k" ${file:+$([[ $k -ne 3 ]] || echo "$file")}
+		[[ $(increment_value mode) == "$3" && $(increment_value number) == "$2" ]] || fail "$image: $INCREMENT" || return
+		[[ $3 == full || $(increment_value reported) -gt $((k == 3 ? 3 : 40)) ]] || fail "$image: $INCREMENT" || return
+	done
+	unsnap "$1"
 }
 
 # overlapping DEVICE STEPS: two sessions of it take turns, so that one of them is always active and holds writes, while
@@ -602,6 +774,7 @@ overlapping() {
 	session_make a "$(disk 2)" "$dev"
 	session_make b "$(disk 4)" "$dev"
 	REPORTED=0
+	udev_away
 	for ((i = 1; i <= $2; i++)); do
 		session=a other=b
 		[[ $((i % 2)) -eq 1 ]] || session=b other=a
@@ -611,6 +784,7 @@ overlapping() {
 		[[ $i -eq 1 ]] || REPORTED=$((REPORTED + $(increment_value reported)))
 		unsnap "$other"
 	done
+	udev_back
 	session_destroy a
 	session_destroy b
 }
@@ -641,20 +815,50 @@ overlapping() {
 }
 
 @test "tracking: no write falls between two maps: writes that are parked in a throttle" {
-	local dev group=/sys/fs/cgroup/blksnap-tracking
+	local dev
 	dm_linear origin "$(disk 1)" $((32 << 11))
 	dev=/dev/mapper/origin
 	tracker_make t "$dev" 4K
-	echo +io >/sys/fs/cgroup/cgroup.subtree_control
-	mkdir "$group"
-	defer wait_until 10 rmdir "$group"
-	echo "$(major_minor "$dev") wbps=1048576" >"$group/io.max"
-	# shellcheck disable=SC2016 # for the other shell
-	background bash -c 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"' throttled "$group" \
+	throttle "$dev" 1048576
+	background in_throttle \
 		stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 32 --align 4K --min-size 4K --max-size 4K
 	overlapping "$dev" 12
 	end_background
 	[[ $REPORTED -gt 100 ]] || fail "only $REPORTED blocks were written"
+	tracker_destroy t
+}
+
+@test "tracking: no write falls between two maps: sessions that are taken and released every 100 ms" {
+	local dev=/dev/mapper/origin fast near far takes
+	takes=$(scaled 40)
+	dm_linear origin "$(disk 1)" $((4 << 11))
+	tracker_make t "$dev" 4K
+	session_make a "$(disk 2)" "$dev"
+	session_make b "$(disk 4)" "$dev"
+	# At full speed in one half, and waiting in a throttle in the other.
+	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 2 --mode mix --max-size 8K --length 2M
+	fast=$BACKGROUND
+	throttle "$dev" 262144
+	background in_throttle stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 2 --align 4K --min-size 4K \
+		--max-size 4K --offset 2M --length 2M
+	udev_away
+	run -0 increment --takes "$takes" 100 "$SESSIONS/a" "$SESSIONS/b" "$BATS_TEST_TMPDIR/copy"
+	udev_back
+	INCREMENT=$output
+	printf '# %s takes, one each %s ms%s; the longest took %s ms\n' "$takes" "$(increment_value mean_ms)" \
+		"$([[ $(increment_value mean_ms) -le 105 ]] || echo ', back to back')" "$(increment_value longest_ms)" >&3
+	[[ $(increment_value missed) -eq 0 && $(increment_value torn) -eq 0 && $(increment_value lost) -eq 0 ]]
+	[[ $(increment_value takes) -eq $takes && $(increment_value mean_ms) -le $((1000 * ${BLKSNAP_SLOW:-1})) ]]
+	# There were writes in each half, and some were held.
+	[[ $(increment_value reported) -gt $((takes * 10)) ]]
+	[[ $(stat_of "$(image_of b s1)" writes_held) -gt 0 ]]
+	snap a
+	read -r near far < <(changed "$IMAGE" | tr ' ' '\n' | awk -F: '{ n[$1 < 512]++ } END { print n[1] + 0, n[0] + 0 }')
+	[[ $near -gt 100 && $far -gt 20 ]] || fail "$near and $far blocks have changed"
+	session_destroy a
+	session_destroy b
+	end_background "$fast"
+	end_background
 	tracker_destroy t
 }
 

@@ -39,7 +39,7 @@ declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
 # difference storage DIFF (lib/diffs).
 declare -A DISK_SUFFIX=()
 DIFF='' DIFF_LIMIT=''
-COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD=''
+COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD='' UDEV_AWAY=''
 
 # Says why and fails.
 fail() {
@@ -50,6 +50,23 @@ fail() {
 # settle: waits until udev has dealt with all events so far.
 settle() {
 	udevadm settle --timeout=$((60 * ${BLKSNAP_SLOW:-1}))
+}
+
+# udev_away: nobody looks at images that come and go, which costs more than the take itself; until udev_back, or the end of
+# the test. Device-mapper tables and partitions have to be left alone meanwhile.
+udev_away() {
+	udevadm control --exit
+	UDEV_AWAY=1
+	defer udev_back
+}
+
+udev_back() {
+	local udevd=/lib/systemd/systemd-udevd
+	[[ -n $UDEV_AWAY ]] || return 0
+	[[ -x $udevd ]] || udevd=/usr$udevd
+	"$udevd" --daemon 3>&-
+	UDEV_AWAY=''
+	settle
 }
 
 # wait_until SECONDS COMMAND...: until it succeeds; fails when it does not in time. On a slow kernel there is more time.
@@ -400,6 +417,22 @@ session_take() {
 session_release() {
 	put "$SESSIONS/$1/active" 0 || fail "not released: $(cat "$SESSIONS/$1/error")" || return
 	settle
+}
+
+# empty_takes NAME COUNT: takes and releases it so often, as fast as can be: most of their time is waiting for readers.
+empty_takes() {
+	local active=$SESSIONS/$1/active expedited=/sys/kernel/rcu_expedited before i
+	udev_away
+	before=$(<"$expedited")
+	defer eval "echo $before >$expedited"
+	echo 1 >"$expedited"
+	for ((i = 0; i < $2; i++)); do
+		echo 1 >"$active" || break
+		echo 0 >"$active" || break
+	done
+	echo "$before" >"$expedited"
+	udev_back
+	[[ $i -eq $2 ]] || fail "take $((i + 1)) of $2: $(cat "$SESSIONS/$1/error")"
 }
 
 # session_destroy NAME: releases it if it is active, and removes it.

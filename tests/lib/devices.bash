@@ -45,6 +45,11 @@ dm_repeated() {
 	done)
 }
 
+# dm_ten_gibibytes NAME: of disks 7 and 8, of which nothing was written.
+dm_ten_gibibytes() {
+	dm_make "$1" "0 10485760 linear $(disk 7) 0"$'\n'"10485760 10485760 linear $(disk 8) 0"
+}
+
 # dm_switch NAME [TABLE]: gives the device another table, from standard input if it has several lines, while I/O goes on.
 dm_switch() {
 	dmsetup suspend --nolockfs --noflush "$1" && dmsetup load "$1" ${2:+--table "$2"} && dmsetup resume "$1"
@@ -134,4 +139,19 @@ background() {
 end_background() {
 	kill "${1:-$BACKGROUND}" 2>/dev/null || true
 	wait "${1:-$BACKGROUND}" 2>/dev/null || true
+}
+
+# throttle DEVICE BYTES-PER-SECOND: of writers in the control group THROTTLED.
+throttle() {
+	THROTTLED=/sys/fs/cgroup/blksnap-throttled
+	echo +io >/sys/fs/cgroup/cgroup.subtree_control
+	mkdir "$THROTTLED"
+	defer wait_until 10 rmdir "$THROTTLED"
+	echo "$(major_minor "$1") wbps=$2" >"$THROTTLED/io.max"
+}
+
+# in_throttle COMMAND...: becomes the command, the writes of which wait in the throttle. In a process of its own.
+in_throttle() {
+	echo "$BASHPID" >"$THROTTLED/cgroup.procs"
+	exec "$@"
 }

@@ -14,6 +14,16 @@
  * changed since), same= (of them, those that were equal all the same) and
  * missed= (not reported, but not equal).
  *
+ * increment --takes COUNT MS SESSION OTHER COPY: takes two sessions in turn, so
+ * often, one each MS milliseconds if it can. They are directories of configfs,
+ * with one snapshot of the same origin each, s1. One is taken before the other
+ * is released, so one is always active. Each image is compared as above. All maps are
+ * kept, and in the end they are looked at as a whole: from one to the next a byte
+ * stays, or becomes the new number (torn= counts others); and what differs
+ * between the first image and the last one was reported in one of them (lost=
+ * counts others). Prints besides takes=, mean_ms= and longest_ms= of a take with
+ * all that belongs to it, and changed=, blocks that were reported at all.
+ *
  * Exit codes: 0 nothing was missed; 1 something was, or the map is not one; 2
  * usage; 3 an I/O error.
  */
@@ -23,11 +33,13 @@
 #include <inttypes.h>
 #include <linux/fs.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PIECE (1024 * 1024)
@@ -249,40 +261,66 @@ static void compare(int fd, int where, char *copy, uint64_t size,
 	free(piece);
 }
 
-int main(int argc, char **argv)
-{
-	struct sums sums = { 0 };
-	struct map map = { 0 };
+struct copy {
+	const char *path;
 	char chain[4096];
+	char *bytes;
+	uint64_t size;
+};
+
+static void open_copy(struct copy *copy, uint64_t size)
+{
+	int file = open(copy->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (file < 0 || ftruncate(file, (off_t)size) < 0)
+		die(3, "%s: %s", copy->path, strerror(errno));
+	copy->bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file,
+			   0);
+	if (copy->bytes == MAP_FAILED)
+		die(3, "%s: %s", copy->path, strerror(errno));
+	close(file);
+	copy->size = size;
+	snprintf(copy->chain, sizeof(copy->chain), "%s.chain", copy->path);
+}
+
+/* Brings the copy to the image; returns how. The map stays. */
+static const char *bring(const char *path, int where, struct copy *copy,
+			 struct map *map, struct sums *sums)
+{
+	int image = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	const char *mode;
 	uint64_t size;
-	char *copy;
-	int image, file, from, where = -1;
+	int from;
 
-	if (argc < 3 || argc > 4 || argv[1][0] != '/') {
-		fputs("increment /dev/IMAGE COPY [FILE]\n", stderr);
-		return 2;
-	}
-	image = open(argv[1], O_RDONLY | O_DIRECT | O_CLOEXEC);
 	if (image < 0 || ioctl(image, BLKGETSIZE64, &size) < 0)
-		die(3, "%s: %s", argv[1], strerror(errno));
-	if (argc == 4) {
-		where = open(argv[3], O_RDONLY | O_CLOEXEC);
-		if (where < 0)
-			die(3, "%s: %s", argv[3], strerror(errno));
-	}
-	file = open(argv[2], O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (file < 0 || ftruncate(file, (off_t)size) < 0)
-		die(3, "%s: %s", argv[2], strerror(errno));
-	copy = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	if (copy == MAP_FAILED)
-		die(3, "%s: %s", argv[2], strerror(errno));
+		die(3, "%s: %s", path, strerror(errno));
+	if (!copy->bytes)
+		open_copy(copy, size);
+	if (copy->size != size)
+		die(3, "%s: another size", path);
+	read_map(path, size, map);
+	from = since(copy->chain, map, &mode);
+	compare(image, where, copy->bytes, size, map, from, sums);
+	write_chain(copy->chain, map);
+	close(image);
+	return mode;
+}
 
-	read_map(argv[1], size, &map);
-	snprintf(chain, sizeof(chain), "%s.chain", argv[2]);
-	from = since(chain, &map, &mode);
-	compare(image, where, copy, size, &map, from, &sums);
-	write_chain(chain, &map);
+/* One image. */
+static int increment(const char *path, const char *copy_path, const char *file)
+{
+	struct copy copy = { .path = copy_path };
+	struct sums sums = { 0 };
+	struct map map = { 0 };
+	const char *mode;
+	int where = -1;
+
+	if (file) {
+		where = open(file, O_RDONLY | O_CLOEXEC);
+		if (where < 0)
+			die(3, "%s: %s", file, strerror(errno));
+	}
+	mode = bring(path, where, &copy, &map, &sums);
 	printf("mode=%s\n", mode);
 	printf("number=%u\n", map.number);
 	printf("blocks=%" PRIu64 "\n", map.blocks);
@@ -290,4 +328,131 @@ int main(int argc, char **argv)
 	printf("same=%" PRIu64 "\n", sums.same);
 	printf("missed=%" PRIu64 "\n", sums.missed);
 	return sums.missed ? 1 : 0;
+}
+
+static double now_ms(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec * 1e3 + (double)time.tv_nsec / 1e6;
+}
+
+static void sleep_ms(double ms)
+{
+	struct timespec time = {
+		.tv_sec = (time_t)(ms / 1e3),
+		.tv_nsec = (long)(ms * 1e6) % 1000000000,
+	};
+
+	if (ms > 0)
+		nanosleep(&time, NULL);
+}
+
+static void set_active(const char *session, const char *value)
+{
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/active", session);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		die(3, "%s = %s: %s", path, value, strerror(errno));
+	close(fd);
+}
+
+/* From one map to the next a byte stays, or becomes the number of the next. */
+static uint64_t count_torn(const struct map *before, const struct map *map)
+{
+	bool same = !strcmp(before->generation, map->generation);
+	uint64_t torn = 0;
+
+	for (uint64_t i = 0; i < map->blocks; i++)
+		torn += map->bytes[i] != map->number &&
+			map->bytes[i] != (same ? before->bytes[i] : 0);
+	return torn;
+}
+
+/* What differs between two images, and was in no map. */
+static uint64_t count_lost(const char *first, const struct copy *copy,
+			   const struct map *map, const bool *changed)
+{
+	uint64_t lost = 0;
+
+	for (uint64_t i = 0; i < map->blocks; i++) {
+		uint64_t at = i * map->block_size, left = copy->size - at;
+
+		if (left > map->block_size)
+			left = map->block_size;
+		lost += !changed[i] && memcmp(first + at, copy->bytes + at, left);
+	}
+	return lost;
+}
+
+static int take_turns(unsigned int takes, double every, char **sessions,
+		      const char *copy_path)
+{
+	double started = now_ms(), begun, took, longest = 0;
+	struct copy copy = { .path = copy_path };
+	struct map map = { 0 }, before;
+	uint64_t torn = 0, lost, all = 0;
+	struct sums sums = { 0 };
+	char path[4096], image[256];
+	char *first = NULL;
+	bool *changed = NULL;
+
+	for (unsigned int i = 0; i < takes; i++) {
+		char *session = sessions[i % 2], *other = sessions[(i + 1) % 2];
+		const char *mode;
+
+		begun = now_ms();
+		before = map;
+		memset(&map, 0, sizeof(map));
+		set_active(session, "1");
+		snprintf(path, sizeof(path), "%s/s1/image", session);
+		read_line(path, image, sizeof(image));
+		mode = bring(image, -1, &copy, &map, &sums);
+		if (!i) {
+			memset(&sums, 0, sizeof(sums));
+			first = malloc(copy.size);
+			changed = calloc(map.blocks, sizeof(*changed));
+			if (!first || !changed)
+				die(3, "no memory");
+			memcpy(first, copy.bytes, copy.size);
+		} else {
+			if (!strcmp(mode, "full"))
+				die(1, "take %u begins a new chain", i + 1);
+			torn += count_torn(&before, &map);
+			for (uint64_t b = 0; b < map.blocks; b++)
+				changed[b] |= map.bytes[b] == map.number;
+			free(before.bytes);
+			set_active(other, "0");
+		}
+		took = now_ms() - begun;
+		if (took > longest)
+			longest = took;
+		sleep_ms(every - took);
+	}
+	lost = count_lost(first, &copy, &map, changed);
+	for (uint64_t b = 0; b < map.blocks; b++)
+		all += changed[b];
+	printf("takes=%u\nmean_ms=%.0f\nlongest_ms=%.0f\n", takes,
+	       (now_ms() - started) / takes, longest);
+	printf("reported=%" PRIu64 "\nchanged=%" PRIu64 "\n", sums.reported,
+	       all);
+	printf("missed=%" PRIu64 "\ntorn=%" PRIu64 "\nlost=%" PRIu64 "\n",
+	       sums.missed, torn, lost);
+	return sums.missed || torn || lost ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 7 && !strcmp(argv[1], "--takes") && atoi(argv[2]) > 0)
+		return take_turns((unsigned int)atoi(argv[2]), atof(argv[3]),
+				  argv + 4, argv[6]);
+	if (argc >= 3 && argc <= 4 && argv[1][0] == '/')
+		return increment(argv[1], argv[2], argv[3]);
+	fputs("increment /dev/IMAGE COPY [FILE]\n"
+	      "increment --takes COUNT MS SESSION OTHER COPY\n", stderr);
+	return 2;
 }
