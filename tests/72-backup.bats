@@ -730,15 +730,16 @@ as_before() {
 	local other before
 	backup_disk
 	origin_of 4096
-	other=$backups/$(basename "$(disk 5)")
+	dm_linear second "$(disk 5)" 4096
+	other=$backups/second
 	blksnap track "$dev"
 	for _ in 1 2; do
-		blksnap backup "$backups" --diff "$(disk 2)" "$dev" "$(disk 5)"
+		blksnap backup "$backups" --diff "$(disk 2)" "$dev" /dev/mapper/second
 	done
 	[[ -e $chain/00002.increment && -e $other/00002.full ]]
 	sed -i 's/"size": /"size": 9/' "$other/00002.json"
 	before=$(sha256sum "$other"/0000[12]*)
-	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev" "$(disk 5)"
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev" /dev/mapper/second
 	[[ $output == *"$other/00002.json: damaged"* && $output != *'removed'* ]]
 	[[ $(sha256sum "$other"/0000[12]*) == "$before" && -e $other/00003.json ]]
 	blksnap track --off "$dev"
