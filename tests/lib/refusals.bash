@@ -3,6 +3,8 @@
 # Refusals as the interface promises them: the errno, nothing changed, one line in the log, and the text in `error`. On
 # top of lib/common.
 
+# bats notes where it is before every command, and that takes far longer than what is done here (see common_untraced).
+
 # Everything that is configured, one value a line, in CONFIGURED.
 configured() {
 	local file lines
@@ -21,6 +23,10 @@ configured() {
 
 # silently_refused ERRNO COMMAND...: by the kernel, before it has asked the driver; and nothing changed.
 silently_refused() {
+	common_untraced untraced_silently_refused "$@"
+}
+
+untraced_silently_refused() {
 	local before
 	configured
 	before=$CONFIGURED
@@ -32,8 +38,12 @@ silently_refused() {
 
 # logged_refusal ERRNO COMMAND...: and one line in the log says so.
 logged_refusal() {
+	common_untraced untraced_logged_refusal "$@"
+}
+
+untraced_logged_refusal() {
 	local line count=0
-	silently_refused "$1" witness "${@:2}" || return
+	untraced_silently_refused "$1" witness "${@:2}" || return
 	while read -r line; do
 		[[ $line != 'log: '* ]] || count=$((count + 1))
 	done <<<"$REFUSAL"
@@ -42,9 +52,13 @@ logged_refusal() {
 
 # refused OBJECT ERRNO COMMAND...: and OBJECT's `error` says so as well (OBJECT is SESSION or SESSION/SNAPSHOT).
 refused() {
+	common_untraced untraced_refused "$@"
+}
+
+untraced_refused() {
 	local object=$1 said=''
 	shift
-	logged_refusal "$@" || return
+	untraced_logged_refusal "$@" || return
 	read -r said <"$SESSIONS/$object/error" || true
 	[[ $said == "$1: "?* ]] || fail "not a text of $1 in the error file of $object: $said"
 }
