@@ -421,6 +421,10 @@ session_release() {
 
 # empty_takes NAME COUNT: takes and releases it so often, as fast as can be: most of their time is waiting for readers.
 empty_takes() {
+	common_untraced untraced_empty_takes "$@"
+}
+
+untraced_empty_takes() {
 	local active=$SESSIONS/$1/active expedited=/sys/kernel/rcu_expedited before i
 	udev_away
 	before=$(<"$expedited")
