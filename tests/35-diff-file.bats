@@ -297,9 +297,9 @@ guarded() {
 	session_destroy s
 }
 
-# without CAPABILITIES COMMAND...: as root, but without these, each with a minus.
+# without CAPABILITIES: with what is in WITHOUT before it, a command is run as root, but without these, each with a minus.
 without() {
-	setpriv --bounding-set="$1" --inh-caps="$1" "${@:2}"
+	WITHOUT=(setpriv "--bounding-set=$1" "--inh-caps=$1")
 }
 
 @test "diff file: a path that its writer has no right to (EACCES), at once or when it is taken" {
@@ -313,16 +313,17 @@ without() {
 	mknod -m 600 "$dir/node" b "$(stat -c 0x%t "$(disk 4)")" "$(stat -c 0x%T "$(disk 4)")"
 	chown -R 65534 "$dir"/{closed,open,file,node}
 	session_make s '' "$(disk 1)"
-	# Root without the right to all files of others, which is what owners and modes stop.
+	# Root without the right to all files of others, whom owners and modes stop.
+	without -dac_override,-dac_read_search
 	for path in closed closed/diff closed/new open open/new file node; do
-		refused s EACCES without -dac_override,-dac_read_search put "$SESSIONS/s/diff_file" "$dir/$path"
+		refused s EACCES "${WITHOUT[@]}" put "$SESSIONS/s/diff_file" "$dir/$path"
 	done
 	[[ -z $(session_get s diff_file) ]]
-	refused s/s1 EACCES without -dac_override,-dac_read_search put "$SESSIONS/s/s1/device" "$dir/node"
+	refused s/s1 EACCES "${WITHOUT[@]}" put "$SESSIONS/s/s1/device" "$dir/node"
 	# The rights of whoever has written it hold for the take too, whoever takes it.
 	for path in file open/new; do
 		chown 0 "$dir/${path%/*}"
-		without -dac_override,-dac_read_search put "$SESSIONS/s/diff_file" "$dir/$path"
+		"${WITHOUT[@]}" put "$SESSIONS/s/diff_file" "$dir/$path"
 		chown 65534 "$dir/${path%/*}"
 		refused_take s EACCES
 		[[ $path == file || ! -e $dir/$path ]]
@@ -807,7 +808,8 @@ no_room() {
 	local dir image
 	quota_on "$1" 100
 	session_make s '' "$(disk 1)"
-	without -sys_resource put "$SESSIONS/s/diff_file" "$dir"
+	without -sys_resource
+	"${WITHOUT[@]}" put "$SESSIONS/s/diff_file" "$dir"
 	put "$SESSIONS/s/diff_limit" 512M
 	put "$SESSIONS/s/diff_low" 16M
 	session_take s
