@@ -418,6 +418,8 @@ without() {
 	refused_take s EINVAL
 	put "$SESSIONS/s/diff_limit" 1G
 	put "$SESSIONS/s/diff_low" 1G
+	# It begins with half of the room, but with 64 MiB at least.
+	fallocate -l $(($(df --output=avail -B1M "$dir" | tail -1) - 48))M "$dir/other"
 	refused_take s ENOSPC
 	[[ ! -e $dir/diff ]]
 	session_destroy s
