@@ -43,10 +43,10 @@ life() {
 	put "$SESSIONS/s/active" 0 && rmdir "$SESSIONS/s/s1" "$SESSIONS/s" && module_unload
 }
 
-@test "life: fifty times loaded, taken, released, unloaded, under load" {
+@test "life: twenty times loaded, taken, released, unloaded, under load" {
 	local round
 	load_on "$(disk 1)"
-	for round in $(seq "$(scaled 50)"); do
+	for round in $(seq "$(scaled 20)"); do
 		common_untraced life "$round" "$(disk 1)" "$(disk 2)"
 	done
 	load_end
