@@ -458,7 +458,7 @@ granule() {
 	local image
 	lv_make "$(disk 3)" 64M --type thin --thinpool pool --virtualsize 20M --chunksize 64K
 	[[ $(dmsetup table "$LV") == *' thin '* ]]
-	stormed "$LV" "$DIFF" --length 16M --count 2000 --max-size 64K --mode mix
+	stormed "$LV" "$DIFF" --length 16M --count 1000 --max-size 64K --mode mix
 	filled "$LV" --length 16M
 	session_make s "$DIFF" "$LV"
 	put "$SESSIONS/s/s1/discard" preserve
