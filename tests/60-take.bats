@@ -483,7 +483,7 @@ ordered() {
 extent_of() {
 	filefrag -v -b512 "$1" | awk '
 		/^ *[0-9]+: / { sub(/\.\..*/, "", $4); first = $4 * 512; pieces++ }
-		END { if (pieces == 1) print first; exit pieces != 1 }' || fail "$1 is not in one piece" >&2
+		END { if (pieces == 1) printf "%.0f\n", first; exit pieces != 1 }' || fail "$1 is not in one piece" >&2
 }
 
 # takes_of_ordinals TAKES: of what is `ordered`. What every tenth one shows is also seen by who mounts it.
