@@ -92,11 +92,13 @@ static inline int compat_bdev_thaw_again(struct block_device *bdev)
 {
 	int ret = -EINVAL;
 
+	mutex_lock(&bdev->bd_fsfreeze_mutex);
 	mutex_lock(&bdev->bd_holder_lock);
 	if (bdev->bd_holder_ops && bdev->bd_holder_ops->freeze)
 		ret = bdev->bd_holder_ops->freeze(bdev); /* unlocks */
 	else
 		mutex_unlock(&bdev->bd_holder_lock);
+	mutex_unlock(&bdev->bd_fsfreeze_mutex);
 	return ret ?: bdev_thaw(bdev);
 }
 
