@@ -561,7 +561,7 @@ md_stop() {
 @test "engine: origin: the end of three tebibytes, of an odd size" {
 	local size=$(((3 << 40) + 512 * 5))
 	loop_make "$size"
-	stormed "$LOOP" "$DIFF" --offset $(((3 << 40) - (8 << 20))) --count 3000 --max-size 64K --mode mix
+	stormed "$LOOP" "$DIFF" --offset $(((3 << 40) - (8 << 20))) --count 2000 --max-size 64K --mode mix
 }
 
 @test "engine: origin: a loop device on a file of a snapshotted file system" {
