@@ -448,7 +448,18 @@ static void gate_unhold(struct gate *gate)
 		wake_up(&gate->none_held);
 }
 
-static struct origin_write *gate_new_write(struct gate *gate, struct bio *bio)
+/* Where on the disk a bio begins. */
+static sector_t gate_first_sector(struct bio *bio)
+{
+	sector_t first = bio->bi_iter.bi_sector;
+
+	if (!bio_flagged(bio, BIO_REMAPPED))
+		first += bio->bi_bdev->bd_start_sect;
+	return first;
+}
+
+static struct origin_write *gate_new_write(struct gate *gate, struct bio *bio,
+					   sector_t first, sector_t last)
 {
 	struct origin_write *write;
 
@@ -461,26 +472,22 @@ static struct origin_write *gate_new_write(struct gate *gate, struct bio *bio)
 	write->gate = gate;
 	write->held_ns = 0;
 	write->joined = false;
-	write->first = bio->bi_iter.bi_sector;
-	if (!bio_flagged(bio, BIO_REMAPPED))
-		write->first += bio->bi_bdev->bd_start_sect;
-	write->last = write->first + bio_sectors(bio) - 1;
+	write->first = first;
+	write->last = last;
 	return write;
 }
 
 static bool gate_submit_to(struct gate *gate, struct bio *bio)
 {
+	sector_t first = gate_first_sector(bio);
+	sector_t last = first + bio_sectors(bio) - 1;
 	struct origin_write *write;
-	sector_t first = bio->bi_iter.bi_sector, last;
 
-	if (!bio_flagged(bio, BIO_REMAPPED))
-		first += bio->bi_bdev->bd_start_sect;
-	last = first + bio_sectors(bio) - 1;
 	if (!gate_watched(gate, first, last) ||
 	    gate_has_counted(gate, bio, first, last))
 		return false;
 
-	write = gate_new_write(gate, bio);
+	write = gate_new_write(gate, bio, first, last);
 	if (unlikely(!write)) {
 		gate_hold_raw(gate, bio);
 		return true;
@@ -514,12 +521,16 @@ static struct origin_write *gate_adopt_raw(struct gate *gate)
 {
 	struct origin_write *write = NULL;
 	struct bio *bio;
+	sector_t first;
 
 	spin_lock_irq(&gate->lock);
 	smp_mb(); /* pairs with gate_free_write() */
 	bio = bio_list_peek(&gate->raw);
-	if (bio)
-		write = gate_new_write(gate, bio);
+	if (bio) {
+		first = gate_first_sector(bio);
+		write = gate_new_write(gate, bio, first,
+				       first + bio_sectors(bio) - 1);
+	}
 	if (write)
 		bio_list_pop(&gate->raw);
 	spin_unlock_irq(&gate->lock);
