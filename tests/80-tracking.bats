@@ -458,6 +458,7 @@ diff_changed_in() {
 	session_destroy s
 	session_destroy r
 	tracker_destroy t
+	umount "$dir"
 }
 
 # --- an oracle: the image itself, byte for byte ----------------------------------------------------------------------
