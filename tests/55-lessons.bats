@@ -156,6 +156,29 @@ gone() {
 	session_destroy s
 }
 
+@test "lesson 15: little memory, dirty pages of more than that, swap on the origin (I1)" {
+	local origin data free
+	origin=$(disk 1)
+	partition "$origin" 640M 256M
+	data=$(part "$origin" 1)
+	filled "$data" --length 600M
+	swap_on "$(part "$origin" 2)"
+	session_of "$(disk 2)" "$origin"
+	# All but 400 MiB of the memory are out of reach.
+	echo 3 >/proc/sys/vm/drop_caches
+	free=$(meminfo MemFree)
+	defer eval 'echo 0 >/proc/sys/vm/nr_hugepages'
+	echo $(((free - 409600) / 2048)) >/proc/sys/vm/nr_hugepages
+	free=$(meminfo MemAvailable)
+	[[ $free -lt 450000 ]] || fail "$free KiB are available"
+	dd if=/dev/zero of="$data" bs=1M count=600 conv=notrunc,fsync status=none
+	state_is s active || fail "$(session_get s error)"
+	image_is "$(image_of s s1)p1" --length 600M
+	run ! log_has 'oom-kill'
+	cmp -n $((600 << 20)) "$data" /dev/zero
+	session_destroy s
+}
+
 @test "lesson 18: four file systems on slow disks are taken in one go" {
 	local number dir frozen
 	modprobe dm-delay
