@@ -264,7 +264,7 @@ static const struct origin_write *gate_counted(const struct gate *gate,
 {
 	const struct origin_write *write;
 
-	while (unlikely(*end_io == gate_endio)) {
+	while (*end_io == gate_endio) {
 		write = *private;
 		if (write->gate == gate)
 			return write;
@@ -304,9 +304,11 @@ static bool gate_has_counted(const struct gate *gate, const struct bio *bio,
 	bio_end_io_t *end_io = bio->bi_end_io;
 	void *private = bio->bi_private;
 
+	if (likely(end_io != gate_endio && end_io != chain_endio))
+		return false;
 	if (gate_counted(gate, &end_io, &private))
 		return true;
-	return unlikely(end_io == chain_endio) &&
+	return end_io == chain_endio &&
 	       gate_has_counted_whole(gate, first, last, private);
 }
 
