@@ -71,8 +71,8 @@ int granule_set_add(struct granule_set *set, unsigned long first,
 void granule_set_read(struct granule_set *set, unsigned long first, u8 *bits,
 		      size_t bytes)
 {
-	unsigned long last = first + bytes * BITS_PER_BYTE - 1;
 	MA_STATE(mas, &set->tree, first, first);
+	unsigned long last = first + bytes * BITS_PER_BYTE - 1;
 	unsigned long at;
 	void *entry;
 
