@@ -59,13 +59,13 @@ written() {
 
 # snap SESSION: taken without waiting for udev; its first image in IMAGE.
 snap() {
-	put "$SESSIONS/$1/active" 1 || fail "not taken: $(cat "$SESSIONS/$1/error")" || return
+	echo 1 >"$SESSIONS/$1/active" || fail "not taken: $(cat "$SESSIONS/$1/error")" || return
 	read -r IMAGE <"$SESSIONS/$1/s1/image"
 }
 
 # unsnap SESSION
 unsnap() {
-	put "$SESSIONS/$1/active" 0
+	echo 0 >"$SESSIONS/$1/active"
 }
 
 # increased IMAGE COPY [FILE]: brings the copy to the image by the map; fails if the map has missed anything. Numbers in
@@ -78,7 +78,7 @@ increased() {
 
 # increment_value KEY
 increment_value() {
-	sed -n "s/^$1=//p" <<<"$INCREMENT"
+	[[ $'\n'$INCREMENT$'\n' =~ $'\n'"$1="([^$'\n']*) ]] && printf '%s\n' "${BASH_REMATCH[1]}"
 }
 
 # --- attributes ------------------------------------------------------------------------------------------------------
@@ -471,7 +471,9 @@ random_writes() {
 
 # reported_at_most BLOCKS: at the last increment.
 reported_at_most() {
-	[[ $(increment_value reported) -le $1 ]] || fail "more than $1 blocks: $INCREMENT"
+	local reported
+	reported=$(increment_value reported)
+	[[ $reported -le $1 ]] || fail "more than $1 blocks: $INCREMENT"
 }
 
 # mixed_increments DISK ROUNDS: of a part of it.
@@ -632,7 +634,7 @@ used_increments() {
 one_of_many() {
 	local i=$1
 	case $((i % 4)) in
-	0) written "$dev" $((RANDOM % 4000 * 512)) 4096 ;;
+	0) scribble -o $((RANDOM % 4000 * 512)) -l 4K "$dev" ;;
 	1) random_writes "$dev" 4 2M ;;
 	2) blkdiscard -f -z -o $((RANDOM % 500 * 4096)) -l 8K "$dev" ;;
 	3) blkdiscard -f -o $((RANDOM % 500 * 4096)) -l 12K "$dev" ;;
