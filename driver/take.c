@@ -266,9 +266,9 @@ static struct snapshot *session_origin_below(struct session *session,
 
 /*
  * May this session's origins and that one's difference storage live together?
- * Not if they share sectors, on whatever layer. And not if the storage is built upon an origin's
- * disk: what is stored would arrive there as a write of another driver, be
- * preserved, stored, and arrive again.
+ * Not if they share sectors, on whatever layer. And not if the storage is built
+ * upon an origin's disk: what is stored would arrive there as a write of another
+ * driver, be preserved, stored, and arrive again.
  */
 static int take_check_pair(struct session *session, struct session *origins,
 			   struct session *diff)

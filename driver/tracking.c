@@ -117,9 +117,10 @@ static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
 	return ret;
 }
 
-static void tracking_unfollow(struct tracking *tracking)
+static void tracking_detach(struct tracking *tracking)
 {
 	disk_watch_del(&tracking->watch);
+	tracker_set_map(tracking->tracker, NULL);
 	tracker_put(tracking->tracker);
 	tracking->tracker = NULL;
 }
@@ -136,21 +137,13 @@ static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
 				 tracking->device);
 	map = tracking_create_map(tracking, tracker_sectors(tracking->tracker));
 	if (IS_ERR(map)) {
-		tracking_unfollow(tracking);
+		tracking_detach(tracking);
 		return PTR_ERR(map);
 	}
 	tracker_set_map(tracking->tracker, map);
 	/* In case that the size has changed before it was watched. */
 	compat_queue_unbound(&tracking->work);
 	return 0;
-}
-
-static void tracking_detach(struct tracking *tracking)
-{
-	disk_watch_del(&tracking->watch);
-	tracker_set_map(tracking->tracker, NULL);
-	tracker_put(tracking->tracker);
-	tracking->tracker = NULL;
 }
 
 /* The device is open only for as long as it is being attached to. */
