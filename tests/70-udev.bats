@@ -411,14 +411,19 @@ opened() {
 	[[ -z ${lost:-} ]] || fail "led to what was built upon the image: $lost"
 }
 
-@test "admin.md: LVM in an image is opened beside its origin" {
-	local dir
-	vgcreate -q -q vg0 "$(disk 1)"
+# home_on PV: an ext4 on the volume vg0/home there, mounted on $dir.
+home_on() {
+	vgcreate -q -q vg0 "$1"
 	defer vgremove -q -q -ff -y vg0
 	lvcreate -q -q -y -L 64M -n home vg0
 	mkfs.ext4 -q -L onlv /dev/vg0/home
 	settle
 	dir=$(mount_test /dev/vg0/home home)
+}
+
+@test "admin.md: LVM in an image is opened beside its origin" {
+	local dir
+	home_on "$(disk 1)"
 	nightly pv "$(disk 1)" "$dir"
 	opened 'LVM in an image' lvm
 	[[ -e $DURING && -z $(holders "$(image_of nightly pv)") ]]
@@ -433,12 +438,7 @@ opened() {
 @test "admin.md: LVM in a partition of an image is opened by the name of the partition" {
 	local dir
 	partition "$(disk 1)" 128M
-	vgcreate -q -q vg0 "$(part "$(disk 1)" 1)"
-	defer vgremove -q -q -ff -y vg0
-	lvcreate -q -q -y -L 64M -n home vg0
-	mkfs.ext4 -q -L onlv /dev/vg0/home
-	settle
-	dir=$(mount_test /dev/vg0/home home)
+	home_on "$(part "$(disk 1)" 1)"
 	nightly pv "$(disk 1)" "$dir"
 	sed 's|nightly/pv$|nightly/pv-part1|' "$PAGE" >"$BATS_TEST_TMPDIR/page"
 	PAGE=$BATS_TEST_TMPDIR/page opened 'LVM in an image' lvm
