@@ -122,17 +122,23 @@ static bool map_all(struct diff_map *map, unsigned long first,
 	return false;
 }
 
-/* Most writes go to where others went shortly before. */
-bool diff_map_preserved(struct diff_map *map, unsigned long first,
-			unsigned long last)
+/* Apart, since what is found in the cache needs no room on the stack. */
+static noinline bool map_walk_preserved(struct diff_map *map,
+					unsigned long first, unsigned long last)
 {
-	if (granule_cache_has(&map->preserved, first, last))
-		return true;
 	if (!diff_map_may_walk(map) ||
 	    !map_all(map, first, last, map_is_preserved))
 		return false;
 	granule_cache_add(&map->preserved, first, last);
 	return true;
+}
+
+/* Most writes go to where others went shortly before. */
+bool diff_map_preserved(struct diff_map *map, unsigned long first,
+			unsigned long last)
+{
+	return granule_cache_has(&map->preserved, first, last) ||
+	       map_walk_preserved(map, first, last);
 }
 
 bool diff_map_stored(struct diff_map *map, unsigned long first,

@@ -312,36 +312,58 @@ static bool gate_has_counted(const struct gate *gate, const struct bio *bio,
 	       gate_has_counted_whole(gate, first, last, private);
 }
 
-static bool gate_watched(struct gate *gate, sector_t first, sector_t last)
+/* Watchers of a write, one after the other: under rcu_read_lock() */
+
+static struct gate_watcher *gate_watcher_from(struct gate *gate,
+					      struct list_head *node,
+					      sector_t first, sector_t last)
 {
 	struct gate_watcher *watcher;
 
-	list_for_each_entry_rcu(watcher, &gate->watchers, node)
+	for (; node != &gate->watchers;
+	     node = rcu_dereference(list_next_rcu(node))) {
+		watcher = list_entry(node, struct gate_watcher, node);
 		if (watcher->first <= last && first <= watcher->last)
-			return true;
-	return false;
+			return watcher;
+	}
+	return NULL;
 }
 
-static bool gate_satisfied(struct gate *gate, enum req_op op, sector_t first,
-			   sector_t last)
+static struct gate_watcher *gate_first_watcher(struct gate *gate,
+					       sector_t first, sector_t last)
 {
-	struct gate_watcher *watcher;
+	return gate_watcher_from(gate,
+				 rcu_dereference(list_next_rcu(&gate->watchers)),
+				 first, last);
+}
 
-	list_for_each_entry_rcu(watcher, &gate->watchers, node)
-		if (watcher->first <= last && first <= watcher->last &&
-		    !watcher->ops->satisfied(watcher, op, first, last))
+static struct gate_watcher *gate_next_watcher(struct gate *gate,
+					      struct gate_watcher *watcher,
+					      sector_t first, sector_t last)
+{
+	return gate_watcher_from(gate,
+				 rcu_dereference(list_next_rcu(&watcher->node)),
+				 first, last);
+}
+
+/* @watcher is the first one of the write, or NULL. */
+static bool gate_satisfied(struct gate *gate, struct gate_watcher *watcher,
+			   enum req_op op, sector_t first, sector_t last)
+{
+	for (; watcher;
+	     watcher = gate_next_watcher(gate, watcher, first, last))
+		if (!watcher->ops->satisfied(watcher, op, first, last))
 			return false;
 	return true;
 }
 
-static void gate_tell_passed(struct gate *gate, const struct origin_write *write)
+/* @watcher is the first one of the write, or NULL. */
+static void gate_tell_passed(struct gate *gate, struct gate_watcher *watcher,
+			     const struct origin_write *write)
 {
-	struct gate_watcher *watcher;
-
-	list_for_each_entry_rcu(watcher, &gate->watchers, node)
-		if (watcher->first <= write->last &&
-		    write->first <= watcher->last)
-			watcher->ops->passed(watcher, write);
+	for (; watcher; watcher = gate_next_watcher(gate, watcher, write->first,
+						    write->last))
+		watcher->ops->passed(watcher, write);
 }
 
 static void gate_trace_release(struct gate *gate,
@@ -355,22 +377,24 @@ static void gate_trace_release(struct gate *gate,
 }
 
 /*
- * The one place where a write is passed. Under rcu_read_lock(). A successful tryget orders what
- * follows after everything that was stored before gate_open(): pairs with the
- * barrier there.
+ * The one place where a write is passed. Under rcu_read_lock(). @watcher is the
+ * first one of the write, or NULL. A successful tryget orders what follows after
+ * everything that was stored before gate_open(): pairs with the barrier there.
  */
-static bool gate_try(struct gate *gate, struct origin_write *write)
+static bool gate_try(struct gate *gate, struct gate_watcher *watcher,
+		     struct origin_write *write)
 {
 	struct bio *bio = write->bio;
 
 	if (!percpu_ref_tryget_live_rcu(&gate->writes))
 		return false;
 	smp_rmb(); /* pairs with __gate_open() */
-	if (!gate_satisfied(gate, bio_op(bio), write->first, write->last)) {
+	if (!gate_satisfied(gate, watcher, bio_op(bio), write->first,
+			    write->last)) {
 		percpu_ref_put(&gate->writes);
 		return false;
 	}
-	gate_tell_passed(gate, write);
+	gate_tell_passed(gate, watcher, write);
 	if (write->held_ns)
 		gate_trace_release(gate, write);
 	/* A polled bio's private pointer belongs to whoever polls it. */
@@ -483,10 +507,11 @@ static bool gate_submit_to(struct gate *gate, struct bio *bio)
 {
 	sector_t first = gate_first_sector(bio);
 	sector_t last = first + bio_sectors(bio) - 1;
+	struct gate_watcher *watcher;
 	struct origin_write *write;
 
-	if (!gate_watched(gate, first, last) ||
-	    gate_has_counted(gate, bio, first, last))
+	watcher = gate_first_watcher(gate, first, last);
+	if (!watcher || gate_has_counted(gate, bio, first, last))
 		return false;
 
 	write = gate_new_write(gate, bio, first, last);
@@ -494,7 +519,7 @@ static bool gate_submit_to(struct gate *gate, struct bio *bio)
 		gate_hold_raw(gate, bio);
 		return true;
 	}
-	if (likely(gate_try(gate, write)))
+	if (likely(gate_try(gate, watcher, write)))
 		return false;
 	gate_first_hold(gate, bio);
 	gate_begin_hold(write);
@@ -584,6 +609,7 @@ static void gate_work(struct work_struct *work)
 	struct origin_write *write = container_of(work, struct origin_write, work);
 	struct gate *gate = write->gate;
 	struct bio *bio = write->bio;
+	struct gate_watcher *watcher;
 	bool passes;
 
 	switch (gate_ask_prepare(gate, write)) {
@@ -597,7 +623,8 @@ static void gate_work(struct work_struct *work)
 	}
 
 	rcu_read_lock();
-	passes = gate_try(gate, write);
+	watcher = gate_first_watcher(gate, write->first, write->last);
+	passes = gate_try(gate, watcher, write);
 	rcu_read_unlock();
 	if (!passes) {
 		gate_hold(gate, write);

@@ -76,12 +76,12 @@ static bool tracker_takes_discards(const struct tracker *tracker)
  * A discard is advisory. While everybody who needs the old content agrees, it
  * is not passed on, so that there is nothing to preserve.
  */
-static bool tracker_drops(const struct tracker *tracker, enum req_op op)
+static bool tracker_drops_discards(const struct tracker *tracker)
 {
 	struct diff_area *area;
 	bool drops = false;
 
-	if (op != REQ_OP_DISCARD || !tracker_takes_discards(tracker))
+	if (!tracker_takes_discards(tracker))
 		return false;
 	tracker_for_each_area(area, tracker) {
 		if (diff_area_state(area) != DIFF_AREA_ACTIVE)
@@ -99,7 +99,7 @@ static bool tracker_satisfied(struct gate_watcher *watcher, enum req_op op,
 	struct tracker *tracker = to_tracker(watcher);
 	struct diff_area *area;
 
-	if (tracker_drops(tracker, op))
+	if (op == REQ_OP_DISCARD && tracker_drops_discards(tracker))
 		return false;
 	tracker_clip(tracker, &first, &last);
 	tracker_for_each_area(area, tracker)
@@ -129,7 +129,8 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 
 	tracker_clip(tracker, &first, &last);
 	down_read(&tracker->areas_sem);
-	if (tracker_drops(tracker, bio_op(write->bio))) {
+	if (bio_op(write->bio) == REQ_OP_DISCARD &&
+	    tracker_drops_discards(tracker)) {
 		__tracker_count_dropped(tracker, last - first + 1);
 		tracker_for_each_area(area, tracker)
 			diff_area_resume_one(area);
