@@ -47,6 +47,14 @@ void origin_open(struct origin *origin, const char *path,
 			   MAP_SHARED, origin->cached.fd, 0);
 	if (origin->map == MAP_FAILED)
 		die(EXIT_IO, "%s: mmap: %s", path, strerror(errno));
+	/*
+	 * Nothing is read around a page that is touched: of what others write
+	 * directly at this moment the cache would keep the old content, since the
+	 * end of an asynchronous direct write to a block device invalidates
+	 * nothing; and a later cached write to that page would bring it back.
+	 */
+	if (madvise(origin->map, origin->cached.size, MADV_RANDOM))
+		die(EXIT_IO, "%s: madvise: %s", path, strerror(errno));
 }
 
 void origin_close(struct origin *origin)
