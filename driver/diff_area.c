@@ -63,6 +63,7 @@
 #define PIECE_CHUNKS 256
 #define PIECE_BYTES SZ_2M
 #define STARVED_RETRY_NS (10 * NSEC_PER_MSEC)
+#define STARVED_LEAD 4	/* of hold_limit_ms, one part in so many */
 
 static unsigned int hold_limit_ms = 10000;
 module_param(hold_limit_ms, uint, 0644);
@@ -133,18 +134,25 @@ static bool diff_area_leave_active(struct diff_area *area,
 	return cmpxchg(&area->state, DIFF_AREA_ACTIVE, state) == DIFF_AREA_ACTIVE;
 }
 
-static void diff_area_resume_starved(struct diff_area *area)
+static u64 hold_limit_ns(void)
+{
+	return (u64)READ_ONCE(hold_limit_ms) * NSEC_PER_MSEC;
+}
+
+static void diff_area_resume(struct list_head *writes)
 {
 	struct origin_write *write, *next;
-	unsigned long flags;
+
+	list_for_each_entry_safe(write, next, writes, node)
+		gate_resume(write);
+}
+
+static void diff_area_resume_starved(struct diff_area *area)
+{
 	LIST_HEAD(writes);
 
-	spin_lock_irqsave(&area->lock, flags);
-	list_splice_init(&area->starved, &writes);
-	spin_unlock_irqrestore(&area->lock, flags);
-
-	list_for_each_entry_safe(write, next, &writes, node)
-		gate_resume(write);
+	starved_take_all(&area->starved, &writes);
+	diff_area_resume(&writes);
 }
 
 static void diff_area_store_soon(struct diff_area *area)
@@ -153,20 +161,14 @@ static void diff_area_store_soon(struct diff_area *area)
 }
 
 /*
- * Some memory is free: the first may try. If it gets what it needs, it lets the
+ * Some memory is free: whose turn it is may try. Who gets what he needs lets the
  * next one try (diff_area_preserve); so nobody is woken in vain but one.
  */
 void diff_area_resume_one(struct diff_area *area)
 {
-	struct origin_write *write;
-	unsigned long flags;
+	struct origin_write *write = starved_take(&area->starved,
+						  hold_limit_ns() / STARVED_LEAD);
 
-	spin_lock_irqsave(&area->lock, flags);
-	write = list_first_entry_or_null(&area->starved, struct origin_write,
-					 node);
-	if (write)
-		list_del(&write->node);
-	spin_unlock_irqrestore(&area->lock, flags);
 	if (write)
 		gate_resume(write);
 }
@@ -399,6 +401,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
  * @sectors: of them
  * @areas: those that follow the origin, or NULL
  * @urgent: for a store of another area, which frees memory
+ * @newcomer: others wait for memory, and it has not waited yet
  * @settles: what reads as zeroes is to get a chunk, too
  * @err: why not everything has a chunk
  */
@@ -411,6 +414,7 @@ struct preserving {
 	sector_t sectors;
 	struct list_head *areas;
 	bool urgent;
+	bool newcomer;
 	bool settles;
 	int err;
 };
@@ -456,8 +460,11 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 	if (run.kind != DIFF_ORIGIN)
 		return run.last + 1;
 
-	chunk = __diff_area_add_chunk(area, at, min(run.last, last),
-				      work->urgent);
+	if (work->newcomer)
+		chunk = ERR_PTR(-EAGAIN);
+	else
+		chunk = __diff_area_add_chunk(area, at, min(run.last, last),
+					      work->urgent);
 	if (IS_ERR(chunk)) {
 		work->err = PTR_ERR(chunk);
 		return last + 1;
@@ -567,46 +574,51 @@ static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
 /*
  * How long a write that was refused memory may still wait, in nanoseconds. A
  * large one is worked off in pieces, as memory comes: it may take long, but each
- * piece has this limit.
+ * piece has this limit. What is written back in the background has it anew as
+ * long as the storage takes what it is given: all that a large machine has to
+ * write back may be here at once.
  */
-static u64 diff_area_hold_left(struct origin_write *write)
+static u64 diff_area_hold_left(struct diff_area *area,
+			       struct origin_write *write,
+			       enum starved_class class)
 {
-	u64 limit = (u64)READ_ONCE(hold_limit_ms) * NSEC_PER_MSEC;
-	u64 now = ktime_get_ns();
+	u64 limit = hold_limit_ns();
+	u64 now = ktime_get_ns(), since;
 
 	if (!write->stalled_ns)
 		write->stalled_ns = now;
-	return write->stalled_ns + limit > now ?
-	       write->stalled_ns + limit - now : 0;
+	since = write->stalled_ns;
+	if (class == STARVED_BACKGROUND)
+		since = max(since, READ_ONCE(area->stored_ns));
+	return since + limit > now ? since + limit - now : 0;
+}
+
+static enum starved_class diff_area_class(const struct preserving *work,
+					  const struct origin_write *write)
+{
+	return work->urgent ? STARVED_STORE : starved_class(write);
 }
 
 /*
  * The write waits for memory. If some became free, or the area failed, between
  * the attempt and here, nobody may come to resume it: so look again after.
  * What the page allocator had not, nobody announces: try again after a while.
+ * A newcomer has not tried, since others wait already: the first of them does.
  */
 static void diff_area_starve(struct diff_area *area, struct preserving *work,
-			     struct origin_write *write)
+			     struct origin_write *write, u64 delay)
 {
-	u64 delay = diff_area_hold_left(write);
-	unsigned long flags;
-
 	if (work->err == -ENOMEM)
 		delay = min_t(u64, delay, STARVED_RETRY_NS);
-	spin_lock_irqsave(&area->lock, flags);
 	timer_reduce(&area->hold_timer,
 		     jiffies + nsecs_to_jiffies(delay + NSEC_PER_MSEC));
-	if (work->urgent)
-		list_add(&write->node, &area->starved);
-	else
-		list_add_tail(&write->node, &area->starved);
-	spin_unlock_irqrestore(&area->lock, flags);
+	starved_add(&area->starved, diff_area_class(work, write), write);
 	diff_area_store_soon(area);
 
 	smp_mb(); /* pairs with the change of state, and with the relief */
 	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
 		diff_area_resume_starved(area);
-	else if (memory_reliefs() != work->reliefs)
+	else if (work->newcomer || memory_reliefs() != work->reliefs)
 		diff_area_resume_one(area);
 }
 
@@ -615,8 +627,10 @@ static enum gate_answer diff_area_want(struct diff_area *area,
 				       struct preserving *work,
 				       struct origin_write *write)
 {
-	if (diff_area_hold_left(write)) {
-		diff_area_starve(area, work, write);
+	u64 left = diff_area_hold_left(area, write, diff_area_class(work, write));
+
+	if (left) {
+		diff_area_starve(area, work, write, left);
 		return GATE_PARKED;
 	}
 	diff_area_fail(area, DIFF_AREA_FAILED, false,
@@ -654,16 +668,20 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 		return GATE_READY;
 	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
 		goto out;
+	work.newcomer = !work.urgent && !write->stalled_ns &&
+			starved_any(&area->starved);
 	diff_area_claim(area, &work, diff_area_granule_of(area, first),
 			diff_area_granule_of(area, last));
 	if (!list_empty(&work.loads))
 		write->stalled_ns = 0;
 	diff_area_issue(area, &work);
-	if (!work.err && !list_empty(&area->starved))
+	if (!work.err && starved_any(&area->starved))
 		diff_area_resume_one(area);
 	answer = diff_area_park(area, &work, write);
 	if (work.blocker)
 		chunk_put(work.blocker);
+	if (answer == GATE_READY)
+		write->stalled_ns = 0; /* another area may have it wait, too */
 out:
 	diff_area_unuse(area);
 	return answer;
@@ -733,11 +751,19 @@ int diff_area_note_written(struct diff_area *area, sector_t first, sector_t last
 			       diff_area_granule_of(area, last));
 }
 
-/* Time to try again; whose time is over finds that out himself. */
+/*
+ * Time to try again; whose time is over finds that out himself. Those behind him
+ * may depend on this timer, too, should he be kept elsewhere.
+ */
 static void diff_area_hold_expired(struct timer_list *timer)
 {
-	diff_area_resume_starved(container_of(timer, struct diff_area,
-					      hold_timer));
+	struct diff_area *area = container_of(timer, struct diff_area, hold_timer);
+	LIST_HEAD(writes);
+
+	starved_take_oldest(&area->starved, &writes);
+	diff_area_resume(&writes);
+	if (starved_any(&area->starved))
+		timer_reduce(&area->hold_timer, jiffies + HZ);
 }
 
 /* Storing */
@@ -763,7 +789,7 @@ static void diff_area_store_fail(struct diff_area *area, int err)
 static bool diff_area_wants_store(struct diff_area *area)
 {
 	return READ_ONCE(area->state) == DIFF_AREA_ACTIVE &&
-	       (memory_is_short() || !list_empty(&area->starved) ||
+	       (memory_is_short() || starved_any(&area->starved) ||
 		atomic_read(&area->settling));
 }
 
@@ -806,7 +832,7 @@ static void diff_area_told_relief(struct memory_user *user)
 {
 	struct diff_area *area = container_of(user, struct diff_area, memory);
 
-	if (!list_empty(&area->starved))
+	if (starved_any(&area->starved))
 		diff_area_resume_one(area);
 	if (atomic_read(&area->settling))
 		diff_area_note_change(area);
@@ -841,7 +867,7 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	error_init(&area->error);
 	spin_lock_init(&area->lock);
 	INIT_LIST_HEAD(&area->ready);
-	INIT_LIST_HEAD(&area->starved);
+	starved_init(&area->starved);
 	timer_setup(&area->hold_timer, diff_area_hold_expired, 0);
 	INIT_WORK(&area->store_work, diff_area_store_work);
 	area->memory.ops = &diff_area_memory_ops;

@@ -17,6 +17,7 @@
 #include "gate.h"
 #include "granule_set.h"
 #include "memory.h"
+#include "starved.h"
 
 struct block_device;
 struct diff_area;
@@ -118,11 +119,14 @@ struct diff_stats {
  *	semantics
  * @error: why
  * @map: which granules are preserved, and where
- * @lock: taken from completions; protects @ready, @starved and the chunks'
- *	lists and states
+ * @lock: taken from completions; protects @ready and the chunks' lists and
+ *	states
  * @ready: chunks that wait to be stored
- * @starved: origin_writes that wait for memory
- * @hold_timer: resumes @starved, at the latest when the first is out of time
+ * @starved: origin_writes that wait for memory, with a lock of its own
+ * @stored_ns: when the storage last completed a write of a batch
+ *	(ktime_get_ns())
+ * @hold_timer: lets the oldest of @starved try, at the latest when one is out
+ *	of time
  * @store_work: stores what is ready
  * @settling: how many wait in diff_area_settle()
  * @changes: counts what may have brought one of them further
@@ -146,7 +150,8 @@ struct diff_area {
 	struct diff_map map;
 	spinlock_t lock;	/* protects the next two, and the chunks */
 	struct list_head ready;
-	struct list_head starved;
+	struct starved starved;
+	u64 stored_ns;
 	struct timer_list hold_timer;
 	struct work_struct store_work;
 	atomic_t settling;

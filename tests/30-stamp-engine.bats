@@ -8,6 +8,7 @@
 load lib/common
 load lib/devices
 load lib/diffs
+load lib/memory
 load lib/stamped
 
 setup() {
@@ -1016,4 +1017,83 @@ memory_below() {
 	cmp -n 25165824 "$(disk 1)" /dev/zero
 	dmsetup resume store
 	session_destroy s
+}
+
+# slow_store MILLISECONDS: $DIFF is a device that takes so long for each write, and little memory stands before it.
+slow_store() {
+	echo 4M >"$MEMORY_LIMIT"
+	dm_make store "0 131072 delay $(disk 2) 0 0 $(disk 2) 0 $1"
+	filled "$(disk 1)" --length 48M
+	session_of /dev/mapper/store "$(disk 1)"
+}
+
+# written_back DISK MIB: zeroes, from the page cache, and nobody waits for them.
+written_back() {
+	dd if=/dev/zero of="$1" bs=1M count="$2" oflag=nocache conv=notrunc status=none
+}
+
+nothing_is_written_back() {
+	[[ $(meminfo Writeback) -eq 0 && $(meminfo Dirty) -lt 1024 ]]
+}
+
+@test "engine: I1: a difference storage that hangs: what is written back goes on after hold_limit_ms, too" {
+	skip_unless_diff device 'it needs a device that fails'
+	slow_store 0
+	echo 2000 >/sys/module/blksnap/parameters/hold_limit_ms
+	dmsetup suspend --nolockfs --noflush store
+	defer dmsetup resume store
+	written_back "$(disk 1)" 24
+	wait_until 30 state_is s failed
+	[[ $(session_get s s1/error) == 'ETIMEDOUT: '* ]]
+	wait_until 30 nothing_is_written_back
+	cmp -n 25165824 "$(disk 1)" /dev/zero
+	dmsetup resume store
+	session_destroy s
+}
+
+@test "engine: I1: a slow difference storage: much that is written back takes longer than hold_limit_ms, and is preserved" {
+	local image
+	skip_unless_diff device 'it needs a device that is slow'
+	slow_store 300
+	image=$(image_of s s1)
+	echo 1000 >/sys/module/blksnap/parameters/hold_limit_ms
+	written_back "$(disk 1)" 48
+	wait_until 60 nothing_is_written_back
+	state_is s active || fail "$(session_get s s1/error)"
+	[[ $(stat_of "$image" held_us_max) -gt 1500000 ]]
+	image_is "$image" --length 48M
+	session_destroy s
+}
+
+@test "engine: I1: where memory is short, a write that somebody waits for goes before what is written back" {
+	local awaited after
+	skip_unless_diff device 'it needs a device that hangs'
+	slow_store 0
+	echo 60000 >/sys/module/blksnap/parameters/hold_limit_ms
+	trace blksnap
+	dmsetup suspend --nolockfs --noflush store
+	defer dmsetup resume store
+	# Pages that do not lie side by side, so that each is a write of its own.
+	python3 - "$(disk 1)" <<-'END'
+		import os, sys
+		disk = os.open(sys.argv[1], os.O_WRONLY)
+		for page in range(0, 6000, 2):
+		    os.pwrite(disk, bytes(4096), page * 4096)
+		os.posix_fadvise(disk, 0, 0, os.POSIX_FADV_DONTNEED)
+	END
+	wait_until 20 holds_at_least 2500
+	dd if=/dev/zero of="$(disk 1)" bs=4096 seek=$((40 << 8)) count=1 oflag=direct conv=notrunc status=none 3>&- &
+	awaited=$!
+	wait_until 20 grep -q "blksnap_hold: [0-9:]* $((40 << 11)) " "$TRACING/trace"
+	dmsetup resume store
+	wait "$awaited"
+	wait_until 60 nothing_is_written_back
+	after=$(sed "0,/blksnap_release: [0-9:]* $((40 << 11)) /d" "$TRACING/trace" | grep -c blksnap_release:)
+	[[ $after -gt 500 ]] || fail "only $after writes went after it"
+	image_is "$(image_of s s1)" --length 48M
+	session_destroy s
+}
+
+holds_at_least() {
+	[[ $(grep -c blksnap_hold: "$TRACING/trace") -ge $1 ]]
 }
