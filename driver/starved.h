@@ -13,6 +13,7 @@ struct origin_write;
  * @STARVED_STORE: it is a store of another area, and frees memory
  * @STARVED_AWAITED: a program or the kernel waits for its end
  * @STARVED_BACKGROUND: it is written back, and nobody waits for it yet
+ * @STARVED_CLASSES: how many there are
  */
 enum starved_class {
 	STARVED_STORE,
