@@ -64,6 +64,7 @@
 #define PIECE_BYTES SZ_2M
 #define STARVED_RETRY_NS (10 * NSEC_PER_MSEC)
 #define STARVED_LEAD 4	/* of hold_limit_ms, one part in so many */
+#define HOLD_MOST 3	/* times that, who is awaited waits at most */
 
 static unsigned int hold_limit_ms = 10000;
 module_param(hold_limit_ms, uint, 0644);
@@ -574,22 +575,22 @@ static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
 /*
  * How long a write that was refused memory may still wait, in nanoseconds. A
  * large one is worked off in pieces, as memory comes: it may take long, but each
- * piece has this limit. What is written back in the background has it anew as
- * long as the storage takes what it is given: all that a large machine has to
- * write back may be here at once.
+ * piece has this limit. It begins anew as long as the storage takes what it is
+ * given, since all that a large machine has to write back may be here at once;
+ * but if somebody waits for the write, not for ever.
  */
 static u64 diff_area_hold_left(struct diff_area *area,
 			       struct origin_write *write,
 			       enum starved_class class)
 {
-	u64 limit = hold_limit_ns();
-	u64 now = ktime_get_ns(), since;
+	u64 limit = hold_limit_ns(), now = ktime_get_ns();
+	u64 since = READ_ONCE(area->stored_ns);
 
 	if (!write->stalled_ns)
 		write->stalled_ns = now;
-	since = write->stalled_ns;
-	if (class == STARVED_BACKGROUND)
-		since = max(since, READ_ONCE(area->stored_ns));
+	if (class != STARVED_BACKGROUND)
+		since = min(since, write->stalled_ns + (HOLD_MOST - 1) * limit);
+	since = max(since, write->stalled_ns);
 	return since + limit > now ? since + limit - now : 0;
 }
 
@@ -635,8 +636,8 @@ static enum gate_answer diff_area_want(struct diff_area *area,
 	}
 	diff_area_fail(area, DIFF_AREA_FAILED, false,
 		       work->err == -ENOMEM ? -ENOMEM : -ETIMEDOUT,
-		       "a write waited %u ms for memory: the difference storage is too slow, or memory_limit too low",
-		       READ_ONCE(hold_limit_ms));
+		       "a write waited %llu ms for memory: the difference storage is too slow, or memory_limit too low",
+		       (ktime_get_ns() - write->stalled_ns) / NSEC_PER_MSEC);
 	return GATE_READY;
 }
 
