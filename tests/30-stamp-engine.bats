@@ -1066,27 +1066,28 @@ nothing_is_written_back() {
 }
 
 @test "engine: I1: where memory is short, a write that somebody waits for goes before what is written back" {
-	local awaited after
+	local writer after
 	skip_unless_diff device 'it needs a device that hangs'
 	slow_store 0
 	echo 60000 >/sys/module/blksnap/parameters/hold_limit_ms
 	trace blksnap
 	dmsetup suspend --nolockfs --noflush store
 	defer dmsetup resume store
-	# Pages that do not lie side by side, so that each is a write of its own.
-	python3 - "$(disk 1)" <<-'END'
-		import os, sys
+	# Pages that do not lie side by side, so that each is a write of its own; and then one that is waited for.
+	python3 - "$(disk 1)" 3>&- <<-'END' &
+		import mmap, os, sys
 		disk = os.open(sys.argv[1], os.O_WRONLY)
+		direct = os.open(sys.argv[1], os.O_WRONLY | os.O_DIRECT)
 		for page in range(0, 6000, 2):
 		    os.pwrite(disk, bytes(4096), page * 4096)
 		os.posix_fadvise(disk, 0, 0, os.POSIX_FADV_DONTNEED)
+		os.pwrite(direct, mmap.mmap(-1, 4096), 40 << 20)
 	END
+	writer=$!
 	wait_until 20 holds_at_least 2500
-	dd if=/dev/zero of="$(disk 1)" bs=4096 seek=$((40 << 8)) count=1 oflag=direct conv=notrunc status=none 3>&- &
-	awaited=$!
 	wait_until 20 grep -q "blksnap_hold: [0-9:]* $((40 << 11)) " "$TRACING/trace"
 	dmsetup resume store
-	wait "$awaited"
+	wait "$writer"
 	wait_until 60 nothing_is_written_back
 	after=$(sed "0,/blksnap_release: [0-9:]* $((40 << 11)) /d" "$TRACING/trace" | grep -c blksnap_release:)
 	[[ $after -gt 500 ]] || fail "only $after writes went after it"
