@@ -881,6 +881,8 @@ tail_test() {
 	session_of "$(disk 2)" /dev/mapper/slow
 	session_make other "$(disk 4)" "$(disk 3)" /dev/mapper/slow
 	dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none
+	# Or else udev may be reading it when it is suspended, and the next write wait for that page.
+	settle
 	dmsetup suspend --nolockfs --noflush slow
 	defer dmsetup resume slow
 	passed=$(stat_of "$(image_of s s1)" writes_passed)
