@@ -5,35 +5,100 @@
  * A chunk is in the map from before its read is issued until its content is in
  * the difference storage. Lookups find it under RCU, so it is used only after
  * chunk_tryget(), and the struct is freed after a grace period.
+ *
+ * What is short of memory may be the machine as a whole, whose only way out is to
+ * write what is dirty; and that waits here. So there is a reserve, of pages and
+ * of structs, from which some granules can always be preserved.
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/highmem.h>
+#include <linux/mempool.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 
 #include "chunk.h"
 #include "memory.h"
 
-#define CHUNK_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
+/* Who allocates holds a lock that the stores need, which free memory. */
+#define CHUNK_GFP (GFP_NOWAIT | __GFP_NOWARN)
+#define CHUNK_RECLAIM_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
 #define CHUNK_LOAD_BIOS 16	/* reads that can always be in flight */
+#define CHUNK_RESERVE_PAGES 128
+#define CHUNK_RESERVE_STRUCTS 16
+#define CHUNK_RESERVE_BYTES PAGE_SIZE	/* of a struct in the reserve */
 
 static struct bio_set load_bios;
+static mempool_t reserve_pages;
+static mempool_t reserve_structs;
 
 int chunk_init(void)
 {
-	return bioset_init(&load_bios, CHUNK_LOAD_BIOS, 0, BIOSET_NEED_BVECS);
+	int ret = bioset_init(&load_bios, CHUNK_LOAD_BIOS, 0,
+			      BIOSET_NEED_BVECS);
+
+	if (ret)
+		return ret;
+	ret = mempool_init_page_pool(&reserve_pages, CHUNK_RESERVE_PAGES, 0);
+	if (ret)
+		goto out_bios;
+	ret = mempool_init_kmalloc_pool(&reserve_structs, CHUNK_RESERVE_STRUCTS,
+					CHUNK_RESERVE_BYTES);
+	if (ret)
+		goto out_pages;
+	return 0;
+
+out_pages:
+	mempool_exit(&reserve_pages);
+out_bios:
+	bioset_exit(&load_bios);
+	return ret;
 }
 
 void chunk_exit(void)
 {
+	rcu_barrier(); /* for chunk_free_reserved() */
+	mempool_exit(&reserve_structs);
+	mempool_exit(&reserve_pages);
 	bioset_exit(&load_bios);
 }
 
 static void chunk_free_pages(struct chunk *chunk)
 {
 	while (chunk->nr_pages)
-		__free_page(chunk->pages[--chunk->nr_pages]);
+		mempool_free(chunk->pages[--chunk->nr_pages], &reserve_pages);
+}
+
+static void chunk_free_reserved(struct rcu_head *rcu)
+{
+	mempool_free(container_of(rcu, struct chunk, rcu), &reserve_structs);
+}
+
+/* Lookups may still have found it, unless it was never entered. */
+static void chunk_free_struct(struct chunk *chunk)
+{
+	if (chunk->reserved)
+		call_rcu(&chunk->rcu, chunk_free_reserved);
+	else
+		kfree_rcu(chunk, rcu);
+}
+
+static struct chunk *chunk_alloc_struct(unsigned int nr_pages)
+{
+	struct chunk *chunk;
+	size_t bytes = struct_size(chunk, pages, nr_pages);
+
+	chunk = kmalloc(bytes, CHUNK_GFP);
+	if (chunk) {
+		chunk->reserved = false;
+		return chunk;
+	}
+	if (bytes > CHUNK_RESERVE_BYTES)
+		return NULL;
+	chunk = mempool_alloc(&reserve_structs, CHUNK_GFP);
+	if (chunk)
+		chunk->reserved = true;
+	return chunk;
 }
 
 static struct memory_user *chunk_charge(struct memory_user *user, size_t bytes,
@@ -64,7 +129,7 @@ struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
 
 	if (IS_ERR(reserve))
 		return ERR_CAST(reserve);
-	chunk = kmalloc(struct_size(chunk, pages, nr_pages), CHUNK_GFP);
+	chunk = chunk_alloc_struct(nr_pages);
 	if (!chunk)
 		goto out_charge;
 	refcount_set(&chunk->refs, 1);
@@ -77,7 +142,7 @@ struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
 	INIT_LIST_HEAD(&chunk->node);
 	INIT_LIST_HEAD(&chunk->waiters);
 	for (chunk->nr_pages = 0; chunk->nr_pages < nr_pages; chunk->nr_pages++) {
-		struct page *page = alloc_page(CHUNK_GFP);
+		struct page *page = mempool_alloc(&reserve_pages, CHUNK_GFP);
 
 		if (!page)
 			goto out_pages;
@@ -90,10 +155,18 @@ struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
 
 out_pages:
 	chunk_free_pages(chunk);
-	kfree(chunk);
+	chunk_free_struct(chunk);
 out_charge:
 	chunk_uncharge(reserve, bytes);
 	return ERR_PTR(-ENOMEM);
+}
+
+void chunk_reclaim(void)
+{
+	struct page *page = alloc_page(CHUNK_RECLAIM_GFP);
+
+	if (page)
+		mempool_free(page, &reserve_pages);
 }
 
 void chunk_drop_pages(struct chunk *chunk)
@@ -111,7 +184,7 @@ void chunk_put(struct chunk *chunk)
 	if (!refcount_dec_and_test(&chunk->refs))
 		return;
 	chunk_drop_pages(chunk);
-	kfree_rcu(chunk, rcu);
+	chunk_free_struct(chunk);
 }
 
 void chunk_set_state(struct chunk *chunk, enum chunk_state state)

@@ -36,6 +36,7 @@ enum chunk_state { CHUNK_LOADING, CHUNK_READY, CHUNK_FAILED };
  * @sectors: how many; set once. The device's last granule may be a short one
  * @born: when it was claimed, see diff_area_note_armed(); set once
  * @copied: from another area's chunk, not read
+ * @reserved: the struct is one of the reserve; set once
  * @node: in its area's list of chunks to be stored, or in the batch that is
  *	being stored; protected by the area's lock
  * @waiters: of struct origin_write; protected by the area's lock
@@ -57,6 +58,7 @@ struct chunk {
 	sector_t start;
 	unsigned int sectors;
 	bool copied;
+	bool reserved;
 	u64 born;
 	struct list_head node;
 	struct list_head waiters;
@@ -87,14 +89,22 @@ void chunk_exit(void);
  * @start: first sector of the origin
  * @sectors: how many
  *
- * The caller fills in @first and @last. Context: may sleep; does not reclaim.
+ * The caller fills in @first and @last. Context: any; does not reclaim.
  *
  * Return: a chunk in state CHUNK_LOADING with one reference; or an ERR_PTR:
  * -EAGAIN, the budget is used up, memory_user_ops.relief will tell when to try
- * again; -ENOMEM, there is no memory.
+ * again; -ENOMEM, there is no memory, and what the reserve has is too little.
  */
 struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
 			  sector_t start, unsigned int sectors);
+
+/**
+ * chunk_reclaim() - has the kernel look for memory, for the reserve
+ *
+ * Context: may sleep, and for long where memory is short, but waits for no I/O;
+ * so without a lock.
+ */
+void chunk_reclaim(void);
 
 /**
  * chunk_tryget() - a reference, unless the last one is gone already

@@ -403,6 +403,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
  * @areas: those that follow the origin, or NULL
  * @urgent: for a store of another area, which frees memory
  * @newcomer: others wait for memory, and it has not waited yet
+ * @scarce: memory is so short that each granule gets a chunk of its own
  * @settles: what reads as zeroes is to get a chunk, too
  * @err: why not everything has a chunk
  */
@@ -416,6 +417,7 @@ struct preserving {
 	struct list_head *areas;
 	bool urgent;
 	bool newcomer;
+	bool scarce;
 	bool settles;
 	int err;
 };
@@ -445,14 +447,16 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 				       struct preserving *work,
 				       unsigned long at, unsigned long last)
 {
+	unsigned long end;
 	struct diff_run run;
 	struct chunk *chunk;
 
 	diff_map_lookup(&area->map, at, &run);
+	end = work->scarce ? at : min(run.last, last);
 	if (run.kind == DIFF_CHUNK && !chunk_is_ready(run.chunk))
 		preserving_block(work, run.chunk, true);
 	if (run.kind == DIFF_ZERO && work->settles) {
-		chunk = __diff_area_add_zeroes(area, at, min(run.last, last));
+		chunk = __diff_area_add_zeroes(area, at, end);
 		if (!IS_ERR(chunk))
 			return chunk->last + 1;
 		work->err = PTR_ERR(chunk);
@@ -464,8 +468,7 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 	if (work->newcomer)
 		chunk = ERR_PTR(-EAGAIN);
 	else
-		chunk = __diff_area_add_chunk(area, at, min(run.last, last),
-					      work->urgent);
+		chunk = __diff_area_add_chunk(area, at, end, work->urgent);
 	if (IS_ERR(chunk)) {
 		work->err = PTR_ERR(chunk);
 		return last + 1;
@@ -477,13 +480,30 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 	return chunk->last + 1;
 }
 
-static void diff_area_claim(struct diff_area *area, struct preserving *work,
-			    unsigned long first, unsigned long last)
+static void diff_area_try_claim(struct diff_area *area,
+				struct preserving *work, unsigned long first,
+				unsigned long last)
 {
+	work->err = 0;
 	mutex_lock(&area->map.mutex);
 	while (first <= last && !preserving_is_piece(work))
 		first = __diff_area_claim(area, work, first, last);
 	mutex_unlock(&area->map.mutex);
+}
+
+/*
+ * Where there is no memory for a run there may be some for a granule; and the
+ * kernel looks for more while nobody waits for the map.
+ */
+static void diff_area_claim(struct diff_area *area, struct preserving *work,
+			    unsigned long first, unsigned long last)
+{
+	diff_area_try_claim(area, work, first, last);
+	if (work->err != -ENOMEM || work->blocker)
+		return;
+	chunk_reclaim();
+	work->scarce = true;
+	diff_area_try_claim(area, work, first, last);
 }
 
 /*

@@ -24,6 +24,7 @@
 #include "diff_map.h"
 
 #define MAP_GFP (GFP_NOWAIT | __GFP_NOWARN)
+#define MAP_RESERVE_GFP (GFP_ATOMIC | __GFP_NOWARN)
 #define MAP_RECLAIM_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
 #define MAP_TRIES 4
 #define MAP_MEASURE_BATCH 1024	/* entries between two breaks for RCU */
@@ -153,7 +154,7 @@ bool diff_map_stored(struct diff_map *map, unsigned long first,
 }
 
 static int __map_try_store(struct diff_map *map, unsigned long first,
-			   unsigned long last, void *entry)
+			   unsigned long last, void *entry, gfp_t gfp)
 {
 	MA_STATE(mas, &map->tree, first, last);
 	int ret;
@@ -162,10 +163,25 @@ static int __map_try_store(struct diff_map *map, unsigned long first,
 	preempt_disable();
 	WRITE_ONCE(map->changing, true);
 	barrier(); /* for interrupts on this CPU: see diff_map_may_walk() */
-	ret = mas_store_gfp(&mas, entry, MAP_GFP);
+	ret = mas_store_gfp(&mas, entry, gfp);
 	barrier();
 	WRITE_ONCE(map->changing, false);
 	preempt_enable();
+	return ret;
+}
+
+/*
+ * A few nodes may come from what the kernel keeps for those who cannot wait:
+ * writes wait for this that free memory.
+ */
+static int map_store(struct diff_map *map, unsigned long first,
+		     unsigned long last, void *entry)
+{
+	int ret = __map_try_store(map, first, last, entry, MAP_GFP);
+
+	if (ret == -ENOMEM)
+		ret = __map_try_store(map, first, last, entry,
+				      MAP_RESERVE_GFP);
 	return ret;
 }
 
@@ -180,22 +196,16 @@ static bool map_reclaim(void)
 	return true;
 }
 
-static int map_store(struct diff_map *map, unsigned long first,
-		     unsigned long last, void *entry)
+int diff_map_set_zero(struct diff_map *map, unsigned long first,
+		      unsigned long last)
 {
 	unsigned int tries = MAP_TRIES;
 	int ret;
 
 	do {
-		ret = __map_try_store(map, first, last, entry);
+		ret = map_store(map, first, last, MAP_ZERO);
 	} while (ret == -ENOMEM && --tries && map_reclaim());
 	return ret;
-}
-
-int diff_map_set_zero(struct diff_map *map, unsigned long first,
-		      unsigned long last)
-{
-	return map_store(map, first, last, MAP_ZERO);
 }
 
 int diff_map_add_chunk(struct diff_map *map, struct chunk *chunk)
