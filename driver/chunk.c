@@ -161,12 +161,14 @@ out_charge:
 	return ERR_PTR(-ENOMEM);
 }
 
-void chunk_reclaim(void)
+bool chunk_reclaim(void)
 {
 	struct page *page = alloc_page(CHUNK_RECLAIM_GFP);
 
-	if (page)
-		mempool_free(page, &reserve_pages);
+	if (!page)
+		return false;
+	mempool_free(page, &reserve_pages);
+	return true;
 }
 
 void chunk_drop_pages(struct chunk *chunk)

@@ -102,9 +102,9 @@ struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
  * chunk_reclaim() - has the kernel look for memory, for the reserve
  *
  * Context: may sleep, and for long where memory is short, but waits for no I/O;
- * so without a lock.
+ * so not with a lock that stores under way need. Return: was there any?
  */
-void chunk_reclaim(void);
+bool chunk_reclaim(void);
 
 /**
  * chunk_tryget() - a reference, unless the last one is gone already

@@ -25,7 +25,6 @@
 
 #define MAP_GFP (GFP_NOWAIT | __GFP_NOWARN)
 #define MAP_RESERVE_GFP (GFP_ATOMIC | __GFP_NOWARN)
-#define MAP_RECLAIM_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
 #define MAP_TRIES 4
 #define MAP_MEASURE_BATCH 1024	/* entries between two breaks for RCU */
 #define MAP_NODE_BYTES 256
@@ -185,17 +184,6 @@ static int map_store(struct diff_map *map, unsigned long first,
 	return ret;
 }
 
-/* Gets the allocator to look for memory, which it does not with MAP_GFP. */
-static bool map_reclaim(void)
-{
-	struct page *page = alloc_page(MAP_RECLAIM_GFP);
-
-	if (!page)
-		return false;
-	__free_page(page);
-	return true;
-}
-
 int diff_map_set_zero(struct diff_map *map, unsigned long first,
 		      unsigned long last)
 {
@@ -204,7 +192,7 @@ int diff_map_set_zero(struct diff_map *map, unsigned long first,
 
 	do {
 		ret = map_store(map, first, last, MAP_ZERO);
-	} while (ret == -ENOMEM && --tries && map_reclaim());
+	} while (ret == -ENOMEM && --tries && chunk_reclaim());
 	return ret;
 }
 

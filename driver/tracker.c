@@ -93,13 +93,18 @@ static bool tracker_drops_discards(const struct tracker *tracker)
 	return drops;
 }
 
+static bool tracker_drops(const struct tracker *tracker, enum req_op op)
+{
+	return op == REQ_OP_DISCARD && tracker_drops_discards(tracker);
+}
+
 static bool tracker_satisfied(struct gate_watcher *watcher, enum req_op op,
 			      sector_t first, sector_t last)
 {
 	struct tracker *tracker = to_tracker(watcher);
 	struct diff_area *area;
 
-	if (op == REQ_OP_DISCARD && tracker_drops_discards(tracker))
+	if (tracker_drops(tracker, op))
 		return false;
 	tracker_clip(tracker, &first, &last);
 	tracker_for_each_area(area, tracker)
@@ -129,8 +134,7 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 
 	tracker_clip(tracker, &first, &last);
 	down_read(&tracker->areas_sem);
-	if (bio_op(write->bio) == REQ_OP_DISCARD &&
-	    tracker_drops_discards(tracker)) {
+	if (tracker_drops(tracker, bio_op(write->bio))) {
 		__tracker_count_dropped(tracker, last - first + 1);
 		tracker_for_each_area(area, tracker)
 			diff_area_resume_one(area);
