@@ -136,6 +136,8 @@ events_are() {
 
 @test "engine: a write that two sessions need is read once, and each keeps its own instant (I2)" {
 	local origin one two read=0
+	# Enough that neither has to wait for it: where one has to, the other one reads for itself.
+	echo 128M >"$MEMORY_LIMIT"
 	origin=$(disk 1)
 	filled "$origin" --length 64M
 	session_make s "$DIFF" "$origin"
