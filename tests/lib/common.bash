@@ -61,10 +61,17 @@ udev_away() {
 }
 
 udev_back() {
-	local udevd=/lib/systemd/systemd-udevd
+	local fd udevd=/lib/systemd/systemd-udevd
 	[[ -n $UDEV_AWAY ]] || return 0
 	[[ -x $udevd ]] || udevd=/usr$udevd
-	"$udevd" --daemon 3>&-
+	# It outlives the test, and bats waits for whoever has what it reads results from: none of that is left to it.
+	(
+		for fd in /proc/self/fd/*; do
+			fd=${fd##*/}
+			[[ $fd -lt 3 ]] || eval "exec $fd>&-"
+		done
+		exec "$udevd" --daemon </dev/null >/dev/null 2>&1
+	)
 	UDEV_AWAY=''
 	settle
 }
