@@ -537,6 +537,7 @@ mebibytes() {
 }
 
 @test "diff file: grows at full speed, on XFS" {
+	long
 	full_speed xfs
 }
 

@@ -46,7 +46,7 @@ life() {
 @test "life: twenty times loaded, taken, released, unloaded, under load" {
 	local round
 	load_on "$(disk 1)"
-	for round in $(seq "$(scaled 20)"); do
+	for round in $(seq "$(rounds 20)"); do
 		common_untraced life "$round" "$(disk 1)" "$(disk 2)"
 	done
 	load_end
@@ -57,7 +57,7 @@ life() {
 	local round
 	load_on "$(disk 1)"
 	session_make s "$(disk 2)" "$(disk 1)"
-	for round in $(seq "$(scaled 30)"); do
+	for round in $(seq "$(rounds 30)"); do
 		put "$SESSIONS/s/active" 1
 		put "$SESSIONS/s/active" 0
 	done
@@ -351,7 +351,7 @@ pester() {
 
 @test "life: administrators are killed anywhere, in the middle of a take as well; images stay right (I2, I7)" {
 	local n pid pids=() seconds origins=() stormer pester killed=0
-	seconds=$(scaled 45)
+	seconds=$(rounds 45)
 	partition "$(disk 5)" 64M 64M
 	filled "$(disk 1)" --length 16M
 	session_of "$(disk 4)" "$(disk 1)"

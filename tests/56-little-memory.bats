@@ -13,6 +13,7 @@ load lib/stamped
 
 setup() {
 	common_setup
+	long
 	[[ ${BLKSNAP_RELEASE:-} != *-debug ]] || skip 'a debug kernel needs more memory'
 	[[ $(meminfo MemTotal) -lt $((512 << 10)) ]] || fail "this machine has $(meminfo MemTotal) KiB"
 }

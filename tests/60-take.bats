@@ -285,7 +285,7 @@ udev_on() {
 	storm many /dev/mapper/many 16M --writers 2 --min-size 4M --max-size 4M
 	session_make s "$(disk 2)" /dev/mapper/striped /dev/mapper/many
 	stay_hooked
-	for _ in $(seq "$(scaled 20)"); do
+	for _ in $(seq "$(rounds 20)"); do
 		common_untraced take_of_split
 	done
 	background_stop striped many
@@ -362,7 +362,7 @@ raid_stop() {
 	storm storm "$md" 32M --writers 4 --min-size 4M --max-size 4M
 	session_make s "$(disk 2)" "$md"
 	stay_hooked
-	for _ in $(seq "$(scaled 20)"); do
+	for _ in $(seq "$(rounds 20)"); do
 		common_untraced take_of_raid
 	done
 	background_stop storm
@@ -494,7 +494,7 @@ takes_of_ordinals() {
 	wait_until 10 test -s "$log"
 	stay_hooked
 	udev_off
-	for TAKE in $(seq "$(scaled "$1")"); do
+	for TAKE in $(seq "$(rounds "$1")"); do
 		common_untraced take_of_ordinals "$log"
 	done
 	udev_on
@@ -554,6 +554,7 @@ xfs_make() {
 }
 
 @test "take: writes that depend on each other: ext4 on a volume, XFS on a loop device, two raw disks, forty takes (I2)" {
+	long
 	ORDERED=() ORIGINS=() SHIFTS=''
 	lv_make "$(disk 4)" 64M
 	ext4_make "$LV" ext4

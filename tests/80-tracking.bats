@@ -735,6 +735,7 @@ changed_by_some() {
 }
 
 @test "tracking: full and increments are the image past the last number: sectors of 4096 bytes, ext4, XFS on 200 GiB (lesson 13)" {
+	long
 	local origins raw ext4=/dev/mapper/ext4 xfs ext4_dir xfs_dir file i name mode first=254 last=257 kind
 	# A long run has changes before each of three hundred snapshots, a short one only around the last number.
 	[[ ${BLKSNAP_SCALE:-1} -eq 1 ]] || first=2 last=300

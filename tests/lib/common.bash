@@ -110,6 +110,18 @@ scaled() {
 	printf '%d\n' $(($1 * ${BLKSNAP_SCALE:-1}))
 }
 
+# rounds COUNT: the same, and a third of it in a short run (tests/run --short): where each round looks for the same fault.
+rounds() {
+	local count
+	count=$(scaled "$1")
+	printf '%d\n' $((${BLKSNAP_SHORT:-0} ? (count + 2) / 3 : count))
+}
+
+# long: skips what takes minutes, in a short run.
+long() {
+	[[ ${BLKSNAP_SHORT:-0} -eq 0 ]] || skip 'a long one: not in a short run'
+}
+
 # --- disks -----------------------------------------------------------------------------------------------------------
 
 # disk N: prints the device of test disk N (1 to 4 of 1 GiB, 5 and 6 of 256 MiB, 6 with blocks of 4096 bytes, 7 and 8 of
