@@ -265,6 +265,14 @@ static void diff_area_count_loaded(struct diff_area *area,
 		     &area->stats.origin_read_bytes);
 }
 
+/* It waits for this area's memory no more; another one may have it wait, too. */
+static void diff_area_end_stall(const struct diff_area *area,
+				struct origin_write *write)
+{
+	if (write->stalled_for == area)
+		write->stalled_for = NULL;
+}
+
 static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 			       bool ready)
 {
@@ -284,7 +292,7 @@ static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
 	spin_unlock_irqrestore(&area->lock, flags);
 
 	list_for_each_entry_safe(write, next, &waiters, node) {
-		write->stalled_ns = 0; /* it has not waited for memory */
+		diff_area_end_stall(area, write);
 		gate_resume(write);
 	}
 }
@@ -405,6 +413,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
  * @newcomer: others wait for memory, and it has not waited yet
  * @scarce: memory is so short that each granule gets a chunk of its own
  * @settles: what reads as zeroes is to get a chunk, too
+ * @claimed: something has got one
  * @err: why not everything has a chunk
  */
 struct preserving {
@@ -419,6 +428,7 @@ struct preserving {
 	bool newcomer;
 	bool scarce;
 	bool settles;
+	bool claimed;
 	int err;
 };
 
@@ -457,6 +467,7 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 		preserving_block(work, run.chunk, true);
 	if (run.kind == DIFF_ZERO && work->settles) {
 		chunk = __diff_area_add_zeroes(area, at, end);
+		work->claimed |= !IS_ERR(chunk);
 		if (!IS_ERR(chunk))
 			return chunk->last + 1;
 		work->err = PTR_ERR(chunk);
@@ -474,6 +485,7 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 		return last + 1;
 	}
 	list_add_tail(&chunk->node, &work->loads);
+	work->claimed = true;
 	work->nr_loads++;
 	work->sectors += chunk->sectors;
 	preserving_block(work, chunk, false);
@@ -504,6 +516,8 @@ static void diff_area_claim(struct diff_area *area, struct preserving *work,
 	chunk_reclaim();
 	work->scarce = true;
 	diff_area_try_claim(area, work, first, last);
+	if (work->err == -ENOMEM)
+		memory_note_exhausted();
 }
 
 /*
@@ -604,10 +618,12 @@ static u64 diff_area_hold_left(struct diff_area *area,
 			       enum starved_class class)
 {
 	u64 limit = hold_limit_ns(), now = ktime_get_ns();
-	u64 since = READ_ONCE(area->stored_ns);
+	u64 since = READ_ONCE(area->config.storage->stored_ns);
 
-	if (!write->stalled_ns)
+	if (write->stalled_for != area) {
+		write->stalled_for = area;
 		write->stalled_ns = now;
+	}
 	if (class != STARVED_BACKGROUND)
 		since = min(since, write->stalled_ns + (HOLD_MOST - 1) * limit);
 	since = max(since, write->stalled_ns);
@@ -631,9 +647,10 @@ static void diff_area_starve(struct diff_area *area, struct preserving *work,
 {
 	if (work->err == -ENOMEM)
 		delay = min_t(u64, delay, STARVED_RETRY_NS);
+	starved_add(&area->starved, diff_area_class(work, write), write);
+	/* After it: a timer that finds nobody is not set again. */
 	timer_reduce(&area->hold_timer,
 		     jiffies + nsecs_to_jiffies(delay + NSEC_PER_MSEC));
-	starved_add(&area->starved, diff_area_class(work, write), write);
 	diff_area_store_soon(area);
 
 	smp_mb(); /* pairs with the change of state, and with the relief */
@@ -686,25 +703,26 @@ enum gate_answer diff_area_preserve(struct diff_area *area,
 	};
 
 	if (!diff_area_tryuse(area))
-		return GATE_READY;
-	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
 		goto out;
-	work.newcomer = !work.urgent && !write->stalled_ns &&
+	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
+		goto out_unuse;
+	work.newcomer = !work.urgent && write->stalled_for != area &&
 			starved_any(&area->starved);
 	diff_area_claim(area, &work, diff_area_granule_of(area, first),
 			diff_area_granule_of(area, last));
 	if (!list_empty(&work.loads))
-		write->stalled_ns = 0;
+		diff_area_end_stall(area, write);
 	diff_area_issue(area, &work);
 	if (!work.err && starved_any(&area->starved))
 		diff_area_resume_one(area);
 	answer = diff_area_park(area, &work, write);
 	if (work.blocker)
 		chunk_put(work.blocker);
-	if (answer == GATE_READY)
-		write->stalled_ns = 0; /* another area may have it wait, too */
-out:
+out_unuse:
 	diff_area_unuse(area);
+out:
+	if (answer == GATE_READY)
+		diff_area_end_stall(area, write);
 	return answer;
 }
 
@@ -726,7 +744,10 @@ int diff_area_exclude(struct diff_area *area, sector_t first, sector_t last)
 	return ret;
 }
 
-/* Claims what has no entry yet, and has it stored as soon as it is loaded. */
+/*
+ * Claims what has no entry yet, and has it stored as soon as it is loaded. That
+ * there is no memory for all of it is no error: there will be when it is stored.
+ */
 static int diff_area_push(struct diff_area *area, unsigned long first,
 			  unsigned long last)
 {
@@ -734,13 +755,15 @@ static int diff_area_push(struct diff_area *area, unsigned long first,
 		.loads = LIST_HEAD_INIT(work.loads),
 		.settles = true,
 	};
+	bool progress;
 
 	diff_area_claim(area, &work, first, last);
+	progress = work.claimed || work.blocker;
 	diff_area_issue(area, &work);
 	if (work.blocker)
 		chunk_put(work.blocker);
 	diff_area_store_soon(area);
-	return work.err == -ENOMEM ? -ENOMEM : 0;
+	return work.err == -ENOMEM && !progress ? -ENOMEM : 0;
 }
 
 int diff_area_settle(struct diff_area *area, sector_t first, sector_t last)

@@ -123,7 +123,6 @@ struct diff_stats {
  *	states
  * @ready: chunks that wait to be stored
  * @starved: origin_writes that wait for memory, with a lock of its own
- * @stored_ns: when the storage last completed a write of a batch
  *	(ktime_get_ns())
  * @hold_timer: lets the oldest of @starved try, at the latest when one is out
  *	of time
@@ -151,7 +150,6 @@ struct diff_area {
 	spinlock_t lock;	/* protects the next two, and the chunks */
 	struct list_head ready;
 	struct starved starved;
-	u64 stored_ns;
 	struct timer_list hold_timer;
 	struct work_struct store_work;
 	atomic_t settling;

@@ -23,7 +23,6 @@
 #include "chunk.h"
 #include "diff_map.h"
 
-#define MAP_GFP (GFP_NOWAIT | __GFP_NOWARN)
 #define MAP_RESERVE_GFP (GFP_ATOMIC | __GFP_NOWARN)
 #define MAP_TRIES 4
 #define MAP_MEASURE_BATCH 1024	/* entries between two breaks for RCU */
@@ -152,35 +151,62 @@ bool diff_map_stored(struct diff_map *map, unsigned long first,
 	return stored;
 }
 
-static int __map_try_store(struct diff_map *map, unsigned long first,
-			   unsigned long last, void *entry, gfp_t gfp)
+/* With memory that is there at once; what is too little is kept in @mas. */
+static int __map_try_store(struct diff_map *map, struct ma_state *mas,
+			   void *entry)
 {
-	MA_STATE(mas, &map->tree, first, last);
 	int ret;
 
 	lockdep_assert_held(&map->mutex);
 	preempt_disable();
 	WRITE_ONCE(map->changing, true);
 	barrier(); /* for interrupts on this CPU: see diff_map_may_walk() */
-	ret = mas_store_gfp(&mas, entry, gfp);
+	mas_store(mas, entry);
 	barrier();
 	WRITE_ONCE(map->changing, false);
 	preempt_enable();
+	ret = xa_err(mas->node);
+	if (ret)
+		mas_reset(mas);
 	return ret;
 }
 
 /*
  * A few nodes may come from what the kernel keeps for those who cannot wait:
- * writes wait for this that free memory.
+ * writes wait for this that free memory. mas_store_gfp() tries as long as it gets
+ * a part of what it needs; so it is called where there is a page for that, which
+ * but an interrupt nobody can take from this CPU.
  */
+static int __map_reserve_store(struct diff_map *map, struct ma_state *mas,
+			       void *entry)
+{
+	struct page *page;
+	int ret = -ENOMEM;
+
+	lockdep_assert_held(&map->mutex);
+	preempt_disable();
+	page = alloc_page(MAP_RESERVE_GFP);
+	if (page) {
+		__free_page(page);
+		WRITE_ONCE(map->changing, true);
+		barrier();
+		ret = mas_store_gfp(mas, entry, MAP_RESERVE_GFP);
+		barrier();
+		WRITE_ONCE(map->changing, false);
+	}
+	preempt_enable();
+	return ret;
+}
+
 static int map_store(struct diff_map *map, unsigned long first,
 		     unsigned long last, void *entry)
 {
-	int ret = __map_try_store(map, first, last, entry, MAP_GFP);
+	MA_STATE(mas, &map->tree, first, last);
+	int ret = __map_try_store(map, &mas, entry);
 
 	if (ret == -ENOMEM)
-		ret = __map_try_store(map, first, last, entry,
-				      MAP_RESERVE_GFP);
+		ret = __map_reserve_store(map, &mas, entry);
+	mas_destroy(&mas);
 	return ret;
 }
 

@@ -108,6 +108,7 @@ struct diff_storage_config {
  * @grow_work: grows, or says that it does not
  * @grown: woken then
  * @bios: for stores; a store can always get one
+ * @stored_ns: when a write of a batch was last completed, whichever area's
  */
 struct diff_storage {
 	const struct diff_storage_ops *ops;
@@ -127,6 +128,7 @@ struct diff_storage {
 	struct work_struct grow_work;
 	wait_queue_head_t grown;
 	struct bio_set bios;
+	u64 stored_ns;
 };
 
 /**

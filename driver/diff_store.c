@@ -104,7 +104,8 @@ static void store_endio(struct bio *bio)
 	if (bio->bi_status)
 		WRITE_ONCE(store->err, blk_status_to_errno(bio->bi_status));
 	else
-		WRITE_ONCE(store->area->stored_ns, ktime_get_ns());
+		WRITE_ONCE(store->area->config.storage->stored_ns,
+			   ktime_get_ns());
 	bio_put(bio);
 	store_put(store);
 }

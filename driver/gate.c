@@ -445,7 +445,7 @@ static void gate_begin_hold(struct origin_write *write)
 {
 	INIT_WORK(&write->work, gate_work);
 	write->held_ns = ktime_get_ns();
-	write->stalled_ns = 0;
+	write->stalled_for = NULL;
 	trace_blksnap_hold(disk_devt(write->gate->disk), write->first,
 			   write->last - write->first + 1);
 }

@@ -21,8 +21,9 @@ struct gate_watcher;
  * @first: first sector, counted from the start of the disk
  * @last: last sector
  * @held_ns: when it was first held (ktime_get_ns()); 0 if it never was
- * @stalled_ns: since when it has waited for memory without progress, 0 at first;
- *	belongs to the watcher that parks it
+ * @stalled_ns: since when it has waited for memory without progress, where there
+ *	is a @stalled_for; belongs to the watcher that parks it
+ * @stalled_for: what for, by an address of the watcher's; NULL at first
  * @joined: belongs to the watcher that parks it; false at first
  * @end_io: the submitter's completion, while the write is passed
  * @private: the submitter's private pointer, while the write is passed
@@ -39,6 +40,7 @@ struct origin_write {
 	sector_t last;
 	u64 held_ns;
 	u64 stalled_ns;
+	const void *stalled_for;
 	bool joined;
 	bio_end_io_t *end_io;
 	void *private;

@@ -32,6 +32,7 @@
 static unsigned long memory_limit;
 static unsigned long memory_squeezed_until;	/* jiffies */
 static bool memory_squeezed;
+static bool memory_exhausted;	/* and there was not a page */
 static struct shrinker *memory_shrinker;	/* set once */
 
 static atomic_long_t memory_charged;
@@ -105,14 +106,25 @@ static unsigned long memory_shrink_count(struct shrinker *shrinker,
 	return bytes > 0 ? bytes >> PAGE_SHIFT : SHRINK_EMPTY;
 }
 
-/* To wait for the stores would mean to wait for the disks of those who ask. */
-static unsigned long memory_shrink_scan(struct shrinker *shrinker,
-					struct shrink_control *control)
+static void memory_squeeze(void)
 {
 	WRITE_ONCE(memory_squeezed_until, jiffies + MEMORY_SQUEEZE_JIFFIES);
 	WRITE_ONCE(memory_squeezed, true);
 	memory_tell_store();
+}
+
+/* To wait for the stores would mean to wait for the disks of those who ask. */
+static unsigned long memory_shrink_scan(struct shrinker *shrinker,
+					struct shrink_control *control)
+{
+	memory_squeeze();
 	return SHRINK_STOP;
+}
+
+void memory_note_exhausted(void)
+{
+	WRITE_ONCE(memory_exhausted, true);
+	memory_squeeze();
 }
 
 static bool memory_is_squeezed(void)
@@ -121,6 +133,7 @@ static bool memory_is_squeezed(void)
 		return false;
 	if (time_before(jiffies, READ_ONCE(memory_squeezed_until)))
 		return true;
+	WRITE_ONCE(memory_exhausted, false);
 	WRITE_ONCE(memory_squeezed, false);
 	return false;
 }
@@ -243,7 +256,8 @@ bool memory_is_short(void)
 	size_t share = memory_bound() / 2;
 
 	if (unlikely(memory_is_squeezed()))
-		share = min_t(size_t, share, MEMORY_KEPT);
+		share = READ_ONCE(memory_exhausted) ?
+				0 : min_t(size_t, share, MEMORY_KEPT);
 	return memory_used() > share;
 }
 

@@ -104,8 +104,16 @@ void memory_uncharge_reserve(struct memory_user *user, size_t bytes);
 unsigned long memory_reliefs(void);
 
 /**
+ * memory_note_exhausted() - the kernel had no page for a buffer
+ *
+ * All users are told to store what they have, whoever needs the memory: what
+ * lies in the buffers of one may be what another one waits for. Context: any.
+ */
+void memory_note_exhausted(void);
+
+/**
  * memory_is_short() - is more than half of the budget used? Or more than a
- *	little, while the kernel is short of memory
+ *	little, while the kernel is short of memory; or anything, while it has none
  *
  * Context: any. Return: true if it is time to write back.
  */
