@@ -1021,6 +1021,32 @@ memory_below() {
 	session_destroy s
 }
 
+@test "engine: I1: a difference storage that hangs: a session that has preserved all of it already does not prolong that" {
+	local origin start
+	skip_unless_diff device 'it needs a device that fails'
+	origin=$(disk 1)
+	echo 2000 >/sys/module/blksnap/parameters/hold_limit_ms
+	dm_linear store "$(disk 2)" 131072
+	filled "$origin" --length 24M
+	session_make other "$(disk 4)" "$origin"
+	session_take other
+	stamp fill "$origin" --seed "$SEED" --seq 2 --length 24M
+	echo 4M >"$MEMORY_LIMIT"
+	session_of /dev/mapper/store "$origin"
+	dmsetup suspend --nolockfs --noflush store
+	defer dmsetup resume store
+	start=$SECONDS
+	timeout 40 dd if=/dev/zero of="$origin" bs=1M count=24 oflag=direct conv=notrunc status=none
+	[[ $((SECONDS - start)) -lt 12 ]] || fail "held for $((SECONDS - start)) s"
+	wait_until 5 state_is s failed
+	[[ $(session_get s s1/error) == 'ETIMEDOUT: '* ]]
+	state_is other active
+	image_is "$(image_of other s1)" --length 24M
+	dmsetup resume store
+	session_destroy s
+	session_destroy other
+}
+
 # slow_store MILLISECONDS: $DIFF is a device that takes so long for each write, and little memory stands before it.
 slow_store() {
 	echo 4M >"$MEMORY_LIMIT"
