@@ -89,7 +89,7 @@ events_are() {
 	modprobe dm-delay
 	dm_switch slow <<-END
 		0 $((place + 8)) linear $(disk 1) 0
-		$((place + 8)) 8 delay $(disk 1) $((place + 8)) 1000 $(disk 1) $((place + 8)) 0
+		$((place + 8)) 8 delay $(disk 1) $((place + 8)) 3000 $(disk 1) $((place + 8)) 0
 		$((place + 16)) $((65520 - place)) linear $(disk 1) $((place + 16))
 	END
 	dd if="$(disk 1)" of="$dir/before" bs=8192 skip=$((place / 16)) count=1 iflag=direct status=none
@@ -104,7 +104,7 @@ events_are() {
 	cmp "$dir/before" "$dir/read"
 	grep -q "blksnap_image_reread: $number $place + 16 \[8\]$" "$TRACING/trace"
 
-	# Two writers meet in the second one, and wait a second, more or less, for one copy.
+	# Two writers meet in the second one, and wait some seconds for one copy: the second one has to come meanwhile.
 	for at in 8 9; do
 		background dd if=/dev/zero of="$origin" bs=512 seek=$((place + at)) count=1 oflag=direct conv=notrunc status=none
 		pids+=("$BACKGROUND")
