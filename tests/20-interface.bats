@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 8
+# Seconds a test: 4
 # What an administrator types and reads: each attribute as it should be, and each refusal with its errno, its one line
 # in the log, its text in `error`, and nothing changed.
 

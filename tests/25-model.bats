@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 60
+# Seconds a test: 30
 # The administration interface against a model of it (tests/model), which is written from what is promised: random
 # operations, and sequences that differed once.
 

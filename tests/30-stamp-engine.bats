@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 7
+# Seconds a test: 14
 # The engine under stamped storms: every kind of write, granule and origin, with readers of the image at the places
 # that are just being written. The names cite the laws of docs/design.md that a test is for.
 

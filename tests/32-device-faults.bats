@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 8
+# Seconds a test: 12
 # Devices that err, forget, hang, are slow, or go away while they are in use: docs/testing.md has the table of what breaks
 # where. Those that an image's reader or a writer to the origin is the first to notice are in the suite of the engine.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 13
+# Seconds a test: 20
 # Difference storage in files and directories: mapped, pinned, growing, and on the origin's own file system.
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables

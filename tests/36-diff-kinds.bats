@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 12
+# Seconds a test: 18
 # A short storm with each kind of difference storage, so that each run of the suites has seen each of them; and the kind
 # that is made for tests. The whole suite of the engine with one kind: tests/run --diff KIND tests/30-stamp-engine.bats.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 8
+# Seconds a test: 6
 # Images are written, and neither the origin nor the other images notice.
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables

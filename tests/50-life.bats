@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 14
+# Seconds a test: 22
 # Life and end: module, sessions and images come and go under load, and each ends when its last user is gone.
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 150
+# Seconds a test: 240
 # Machine: --mem 512M
 # A machine with little memory, whose swap lies on the origin: more is dirtied than it has, and nothing may be waited for
 # that needs memory.

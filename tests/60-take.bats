@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 20
+# Seconds a test: 22
 # The take under load: writes that are anywhere on their way when it comes (parked in a throttle, delayed by a driver,
 # split on their way down, held by another session, chained), origins upon origins, and the ends that it can have.
 

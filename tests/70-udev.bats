@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 12
+# Seconds a test: 9
 # What udev makes of images: their names and properties, and that nobody takes an image for its origin.
 
 load lib/common

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 13
+# Seconds a test: 16
 # The tool, scripts/blksnap, on the driver: what it prints, what it returns, and that it leaves nothing half done.
 
 load lib/common

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 35
+# Seconds a test: 27
 # Backups by the tool, scripts/blksnap: whether what is restored is what the image was, byte for byte; what is found when
 # something is damaged or missing; and that nothing looks complete that is not. And docs/backup.md, as it is written.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0
-# Seconds a test: 14
+# Seconds a test: 16
 # Change tracking: what an administrator types and reads, which blocks the map names, and that it misses none, whoever
 # writes, however sessions overlap, and past the last number of a generation.
 
