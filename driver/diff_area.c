@@ -413,7 +413,7 @@ static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
  * @newcomer: others wait for memory, and it has not waited yet
  * @scarce: memory is so short that each granule gets a chunk of its own
  * @settles: what reads as zeroes is to get a chunk, too
- * @claimed: something has got one
+ * @zeroed: something of that has got one
  * @err: why not everything has a chunk
  */
 struct preserving {
@@ -428,7 +428,7 @@ struct preserving {
 	bool newcomer;
 	bool scarce;
 	bool settles;
-	bool claimed;
+	bool zeroed;
 	int err;
 };
 
@@ -467,11 +467,12 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 		preserving_block(work, run.chunk, true);
 	if (run.kind == DIFF_ZERO && work->settles) {
 		chunk = __diff_area_add_zeroes(area, at, end);
-		work->claimed |= !IS_ERR(chunk);
-		if (!IS_ERR(chunk))
-			return chunk->last + 1;
-		work->err = PTR_ERR(chunk);
-		return last + 1;
+		if (IS_ERR(chunk)) {
+			work->err = PTR_ERR(chunk);
+			return last + 1;
+		}
+		work->zeroed = true;
+		return chunk->last + 1;
 	}
 	if (run.kind != DIFF_ORIGIN)
 		return run.last + 1;
@@ -485,7 +486,6 @@ static unsigned long __diff_area_claim(struct diff_area *area,
 		return last + 1;
 	}
 	list_add_tail(&chunk->node, &work->loads);
-	work->claimed = true;
 	work->nr_loads++;
 	work->sectors += chunk->sectors;
 	preserving_block(work, chunk, false);
@@ -758,7 +758,7 @@ static int diff_area_push(struct diff_area *area, unsigned long first,
 	bool progress;
 
 	diff_area_claim(area, &work, first, last);
-	progress = work.claimed || work.blocker;
+	progress = work.zeroed || work.blocker;
 	diff_area_issue(area, &work);
 	if (work.blocker)
 		chunk_put(work.blocker);

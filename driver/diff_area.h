@@ -123,7 +123,6 @@ struct diff_stats {
  *	states
  * @ready: chunks that wait to be stored
  * @starved: origin_writes that wait for memory, with a lock of its own
- *	(ktime_get_ns())
  * @hold_timer: lets the oldest of @starved try, at the latest when one is out
  *	of time
  * @store_work: stores what is ready

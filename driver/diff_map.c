@@ -151,20 +151,30 @@ bool diff_map_stored(struct diff_map *map, unsigned long first,
 	return stored;
 }
 
+static void map_begin_change(struct diff_map *map)
+{
+	lockdep_assert_held(&map->mutex);
+	preempt_disable();
+	WRITE_ONCE(map->changing, true);
+	barrier(); /* for interrupts on this CPU: see diff_map_may_walk() */
+}
+
+static void map_end_change(struct diff_map *map)
+{
+	barrier();
+	WRITE_ONCE(map->changing, false);
+	preempt_enable();
+}
+
 /* With memory that is there at once; what is too little is kept in @mas. */
 static int __map_try_store(struct diff_map *map, struct ma_state *mas,
 			   void *entry)
 {
 	int ret;
 
-	lockdep_assert_held(&map->mutex);
-	preempt_disable();
-	WRITE_ONCE(map->changing, true);
-	barrier(); /* for interrupts on this CPU: see diff_map_may_walk() */
+	map_begin_change(map);
 	mas_store(mas, entry);
-	barrier();
-	WRITE_ONCE(map->changing, false);
-	preempt_enable();
+	map_end_change(map);
 	ret = xa_err(mas->node);
 	if (ret)
 		mas_reset(mas);
@@ -183,18 +193,13 @@ static int __map_reserve_store(struct diff_map *map, struct ma_state *mas,
 	struct page *page;
 	int ret = -ENOMEM;
 
-	lockdep_assert_held(&map->mutex);
-	preempt_disable();
+	map_begin_change(map);
 	page = alloc_page(MAP_RESERVE_GFP);
 	if (page) {
 		__free_page(page);
-		WRITE_ONCE(map->changing, true);
-		barrier();
 		ret = mas_store_gfp(mas, entry, MAP_RESERVE_GFP);
-		barrier();
-		WRITE_ONCE(map->changing, false);
 	}
-	preempt_enable();
+	map_end_change(map);
 	return ret;
 }
 

@@ -108,7 +108,8 @@ struct diff_storage_config {
  * @grow_work: grows, or says that it does not
  * @grown: woken then
  * @bios: for stores; a store can always get one
- * @stored_ns: when a write of a batch was last completed, whichever area's
+ * @stored_ns: when a write of a batch was last completed (ktime_get_ns()),
+ *	whichever area's
  */
 struct diff_storage {
 	const struct diff_storage_ops *ops;
