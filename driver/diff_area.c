@@ -7,20 +7,12 @@
  * that caused it. The map says of each granule where its content as of the
  * take is: still on the origin, in a chunk, or in the difference storage.
  *
- * A write to the origin that touches granules which are not preserved is held
- * by the gate, and comes here, from a worker of the gate (diff_area_preserve):
- *
- *  1. Under the map's mutex each run without an entry becomes a chunk in state
- *     LOADING. The entry is there before the read is issued, so whoever comes
- *     second finds it and waits for the same read.
- *  2. Reads of the origin are issued. The write is parked on one chunk that is
- *     still loading; when that is ready, the write starts again at the top, and
- *     parks on the next one if there is another.
- *  3. When all are ready, the write passes. It does not wait for the store.
- *  4. Ready chunks gather. When the budget is half used, a worker stores them,
- *     sorted by their place on the origin, in one sequential piece, and then
- *     replaces their entries by the place. A session that is released earlier
- *     stores nothing.
+ * A write that will overwrite granules which are not preserved is kept until
+ * they are (preserve.c). It does not wait for what comes then: ready chunks
+ * gather, and when the budget is half used, a worker stores them, sorted by
+ * their place on the origin, in one sequential piece, and then replaces their
+ * entries by the place (diff_store.c). A session that is released earlier stores
+ * nothing.
  *
  * The laws (docs/design.md has all of them, with how they are kept):
  *
@@ -46,7 +38,6 @@
 #include <linux/blkdev.h>
 #include <linux/ktime.h>
 #include <linux/log2.h>
-#include <linux/moduleparam.h>
 #include <linux/percpu.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -60,16 +51,6 @@
 #define GRANULE_MIN SZ_4K
 #define GRANULE_HINT_MAX SZ_64K
 #define GRANULES_MAX BIT_ULL(32)
-#define PIECE_CHUNKS 256
-#define PIECE_BYTES SZ_2M
-#define STARVED_RETRY_NS (10 * NSEC_PER_MSEC)
-#define STARVED_LEAD 4	/* of hold_limit_ms, one part in so many */
-#define HOLD_MOST 3	/* times that, who is awaited waits at most */
-
-static unsigned int hold_limit_ms = 10000;
-module_param(hold_limit_ms, uint, 0644);
-MODULE_PARM_DESC(hold_limit_ms,
-		 "How long an origin write may wait for memory before the snapshot gives up (default: 10000)");
 
 /* Choosing the granule */
 
@@ -110,6 +91,11 @@ void diff_area_note_armed(struct diff_area *area)
 	area->armed = atomic64_inc_return(&area_arms);
 }
 
+u64 diff_area_arms(void)
+{
+	return atomic64_read(&area_arms);
+}
+
 /* The state */
 
 const char *diff_area_state_name(enum diff_area_state state)
@@ -135,50 +121,16 @@ static bool diff_area_leave_active(struct diff_area *area,
 	return cmpxchg(&area->state, DIFF_AREA_ACTIVE, state) == DIFF_AREA_ACTIVE;
 }
 
-static u64 hold_limit_ns(void)
-{
-	return (u64)READ_ONCE(hold_limit_ms) * NSEC_PER_MSEC;
-}
-
-static void diff_area_resume(struct list_head *writes)
-{
-	struct origin_write *write, *next;
-
-	list_for_each_entry_safe(write, next, writes, node)
-		gate_resume(write);
-}
-
-static void diff_area_resume_starved(struct diff_area *area)
-{
-	LIST_HEAD(writes);
-
-	starved_take_all(&area->starved, &writes);
-	diff_area_resume(&writes);
-}
-
-static void diff_area_store_soon(struct diff_area *area)
+void diff_area_store_soon(struct diff_area *area)
 {
 	queue_work(area->config.wq, &area->store_work);
 }
 
-/*
- * Some memory is free: whose turn it is may try. Who gets what he needs lets the
- * next one try (diff_area_preserve); so nobody is woken in vain but one.
- */
-void diff_area_resume_one(struct diff_area *area)
-{
-	struct origin_write *write = starved_take(&area->starved,
-						  hold_limit_ns() / STARVED_LEAD);
-
-	if (write)
-		gate_resume(write);
-}
-
-/* For who waits in diff_area_settle(). */
+/* For who waits in preserve_settle(). */
 static void diff_area_note_change(struct diff_area *area)
 {
 	atomic_inc(&area->changes);
-	smp_mb__after_atomic(); /* pairs with diff_area_settle() */
+	smp_mb__after_atomic(); /* pairs with preserve_settle() */
 	if (atomic_read(&area->settling))
 		wake_up_all(&area->changed);
 }
@@ -197,19 +149,13 @@ void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 	va_end(args);
 	trace_blksnap_state(area->config.origin->bd_dev, state, err);
 
-	diff_area_resume_starved(area);
+	starved_resume_all(&area->starved);
 	diff_area_note_change(area);
 	diff_area_store_soon(area);
 	area->config.failed(area->config.owner, area, shared);
 }
 
 /* Passing */
-
-static unsigned long diff_area_granule_of(const struct diff_area *area,
-					  sector_t sector)
-{
-	return sector >> area->granule_shift;
-}
 
 bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last)
 {
@@ -246,485 +192,7 @@ u64 diff_area_writes_passed(const struct diff_area *area)
 	return sum;
 }
 
-/* Preserving */
-
-static void diff_area_count_ready(struct diff_area *area,
-				  const struct chunk *chunk)
-{
-	atomic64_add(chunk_granules(chunk), &area->stats.preserved);
-	atomic64_add((u64)chunk->nr_pages << PAGE_SHIFT, &area->stats.memory_bytes);
-}
-
-static void diff_area_count_loaded(struct diff_area *area,
-				   const struct chunk *chunk)
-{
-	diff_area_count_ready(area, chunk);
-	if (chunk->copied)
-		return;
-	atomic64_add((u64)chunk->sectors << SECTOR_SHIFT,
-		     &area->stats.origin_read_bytes);
-}
-
-/* It waits for this area's memory no more; another one may have it wait, too. */
-static void diff_area_end_stall(const struct diff_area *area,
-				struct origin_write *write)
-{
-	if (write->stalled_for == area)
-		write->stalled_for = NULL;
-}
-
-static void diff_area_end_load(struct diff_area *area, struct chunk *chunk,
-			       bool ready)
-{
-	struct origin_write *write, *next;
-	unsigned long flags;
-	LIST_HEAD(waiters);
-
-	if (ready)
-		diff_area_count_loaded(area, chunk);
-	spin_lock_irqsave(&area->lock, flags);
-	chunk_set_state(chunk, ready ? CHUNK_READY : CHUNK_FAILED);
-	if (ready) {
-		chunk_get(chunk);
-		list_add_tail(&chunk->node, &area->ready);
-	}
-	list_splice_init(&chunk->waiters, &waiters);
-	spin_unlock_irqrestore(&area->lock, flags);
-
-	list_for_each_entry_safe(write, next, &waiters, node) {
-		diff_area_end_stall(area, write);
-		gate_resume(write);
-	}
-}
-
-/*
- * The requests of a disk that is being taken away fail before anybody is told
- * that it is gone.
- */
-static void diff_area_fail_load(struct diff_area *area,
-				const struct chunk *chunk, int err)
-{
-	const struct gendisk *disk = area->config.origin->bd_disk;
-
-	if (err == -ENODEV || test_bit(GD_DEAD, &disk->state))
-		diff_area_fail(area, DIFF_AREA_LOST, false, -ENODEV,
-			       "the origin went away");
-	else
-		diff_area_fail(area, DIFF_AREA_FAILED, false, err,
-			       "cannot read the origin at sector %llu",
-			       (u64)chunk->start);
-}
-
-static void diff_area_loaded(struct chunk *chunk, int err)
-{
-	struct diff_area *area = chunk->owner;
-
-	if (err) {
-		diff_area_fail_load(area, chunk, err);
-		chunk_drop_pages(chunk);
-	}
-	diff_area_end_load(area, chunk, !err);
-	if (memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE ||
-	    atomic_read(&area->settling))
-		diff_area_store_soon(area);
-	chunk_put(chunk);
-	diff_area_unuse(area);
-}
-
-/* A chunk for the run from @first on, of which only the caller knows. */
-static struct chunk *diff_area_new_chunk(struct diff_area *area,
-					 unsigned long first,
-					 unsigned long last, bool urgent)
-{
-	sector_t start = (sector_t)first << area->granule_shift;
-	sector_t max = max_t(sector_t, CHUNK_MAX_BYTES >> SECTOR_SHIFT,
-			     1U << area->granule_shift);
-	sector_t end = min_t(sector_t, (sector_t)(last + 1) << area->granule_shift,
-			     start + max);
-	struct chunk *chunk;
-
-	end = min(end, area->sectors);
-	chunk = chunk_alloc(area, &area->memory, urgent, start, end - start);
-	if (IS_ERR(chunk))
-		return chunk;
-	chunk->first = first;
-	chunk->last = diff_area_granule_of(area, end - 1);
-	chunk->born = atomic64_read(&area_arms);
-	return chunk;
-}
-
-/* Enters it, or gives it up. */
-static struct chunk *__diff_area_enter(struct diff_area *area,
-				       struct chunk *chunk)
-{
-	int ret;
-
-	lockdep_assert_held(&area->map.mutex);
-	ret = diff_map_add_chunk(&area->map, chunk);
-	if (!ret)
-		return chunk;
-	chunk_put(chunk);
-	return ERR_PTR(ret);
-}
-
-static struct chunk *__diff_area_add_chunk(struct diff_area *area,
-					   unsigned long first,
-					   unsigned long last, bool urgent)
-{
-	struct chunk *chunk = diff_area_new_chunk(area, first, last, urgent);
-
-	return IS_ERR(chunk) ? chunk : __diff_area_enter(area, chunk);
-}
-
-/*
- * What reads as zeroes gets a chunk of zeroes, so that it can be written. It is
- * ready before it is found: readers take what is still loading from the origin.
- */
-static struct chunk *__diff_area_add_zeroes(struct diff_area *area,
-					    unsigned long first,
-					    unsigned long last)
-{
-	struct chunk *chunk = diff_area_new_chunk(area, first, last, false);
-
-	if (IS_ERR(chunk))
-		return chunk;
-	chunk_zero(chunk);
-	chunk->born = 0; /* it is not what the origin has */
-	chunk = __diff_area_enter(area, chunk);
-	if (IS_ERR(chunk))
-		return chunk;
-	diff_area_count_ready(area, chunk);
-	spin_lock_irq(&area->lock);
-	list_add_tail(&chunk->node, &area->ready);
-	spin_unlock_irq(&area->lock);
-	return chunk;
-}
-
-/**
- * struct preserving - one call of diff_area_preserve()
- * @reliefs: memory_reliefs() when it began
- * @loads: chunks that it made, by their node
- * @blocker: the first chunk that is still loading, with a reference
- * @joins: that one is of another write
- * @nr_loads: how many chunks it made
- * @sectors: of them
- * @areas: those that follow the origin, or NULL
- * @urgent: for a store of another area, which frees memory
- * @newcomer: others wait for memory, and it has not waited yet
- * @scarce: memory is so short that each granule gets a chunk of its own
- * @settles: what reads as zeroes is to get a chunk, too
- * @zeroed: something of that has got one
- * @err: why not everything has a chunk
- */
-struct preserving {
-	unsigned long reliefs;
-	struct list_head loads;
-	struct chunk *blocker;
-	bool joins;
-	unsigned int nr_loads;
-	sector_t sectors;
-	struct list_head *areas;
-	bool urgent;
-	bool newcomer;
-	bool scarce;
-	bool settles;
-	bool zeroed;
-	int err;
-};
-
-static void preserving_block(struct preserving *work, struct chunk *chunk,
-			     bool joins)
-{
-	if (work->blocker)
-		return;
-	chunk_get(chunk);
-	work->blocker = chunk;
-	work->joins = joins;
-}
-
-/*
- * One huge write must not take the whole budget, nor keep others from the map
- * for long: it gets a piece, waits for that, and comes back for the next.
- */
-static bool preserving_is_piece(const struct preserving *work)
-{
-	return work->nr_loads >= PIECE_CHUNKS ||
-	       work->sectors >= PIECE_BYTES >> SECTOR_SHIFT;
-}
-
-/* One run of the range that starts at @at. Returns the granule after it. */
-static unsigned long __diff_area_claim(struct diff_area *area,
-				       struct preserving *work,
-				       unsigned long at, unsigned long last)
-{
-	unsigned long end;
-	struct diff_run run;
-	struct chunk *chunk;
-
-	diff_map_lookup(&area->map, at, &run);
-	end = work->scarce ? at : min(run.last, last);
-	if (run.kind == DIFF_CHUNK && !chunk_is_ready(run.chunk))
-		preserving_block(work, run.chunk, true);
-	if (run.kind == DIFF_ZERO && work->settles) {
-		chunk = __diff_area_add_zeroes(area, at, end);
-		if (IS_ERR(chunk)) {
-			work->err = PTR_ERR(chunk);
-			return last + 1;
-		}
-		work->zeroed = true;
-		return chunk->last + 1;
-	}
-	if (run.kind != DIFF_ORIGIN)
-		return run.last + 1;
-
-	if (work->newcomer)
-		chunk = ERR_PTR(-EAGAIN);
-	else
-		chunk = __diff_area_add_chunk(area, at, end, work->urgent);
-	if (IS_ERR(chunk)) {
-		work->err = PTR_ERR(chunk);
-		return last + 1;
-	}
-	list_add_tail(&chunk->node, &work->loads);
-	work->nr_loads++;
-	work->sectors += chunk->sectors;
-	preserving_block(work, chunk, false);
-	return chunk->last + 1;
-}
-
-static void diff_area_try_claim(struct diff_area *area,
-				struct preserving *work, unsigned long first,
-				unsigned long last)
-{
-	work->err = 0;
-	mutex_lock(&area->map.mutex);
-	while (first <= last && !preserving_is_piece(work))
-		first = __diff_area_claim(area, work, first, last);
-	mutex_unlock(&area->map.mutex);
-}
-
-/*
- * Where there is no memory for a run there may be some for a granule; and the
- * kernel looks for more while nobody waits for the map.
- */
-static void diff_area_claim(struct diff_area *area, struct preserving *work,
-			    unsigned long first, unsigned long last)
-{
-	diff_area_try_claim(area, work, first, last);
-	if (work->err != -ENOMEM || work->blocker)
-		return;
-	chunk_reclaim();
-	work->scarce = true;
-	diff_area_try_claim(area, work, first, last);
-	if (work->err == -ENOMEM)
-		memory_note_exhausted();
-}
-
-/*
- * The content of a chunk is also in one of another area if that was read after
- * this area had been armed: since then nothing that this area lacks has been
- * overwritten. Returns that chunk, with a reference.
- */
-static struct chunk *diff_area_find_twin(struct diff_area *area,
-					 struct diff_area *other,
-					 const struct chunk *chunk)
-{
-	struct chunk *twin = NULL;
-	struct diff_run run;
-
-	if (other == area || !diff_map_may_walk(&other->map))
-		return NULL;
-	rcu_read_lock();
-	diff_map_lookup(&other->map, diff_area_granule_of(other, chunk->start),
-			&run);
-	if (run.kind == DIFF_CHUNK && chunk_is_ready(run.chunk) &&
-	    run.chunk->born >= area->armed &&
-	    chunk_contains(run.chunk, chunk) && chunk_tryget(run.chunk))
-		twin = run.chunk;
-	rcu_read_unlock();
-	return twin;
-}
-
-/* Several sessions that need the same content read it once. */
-static bool diff_area_copy_twin(struct diff_area *area, struct chunk *chunk,
-				struct list_head *areas)
-{
-	struct diff_area *other;
-	struct chunk *twin;
-
-	/* Another one may be armed meanwhile; none goes. */
-	list_for_each_entry_rcu(other, areas, node, true) {
-		twin = diff_area_find_twin(area, other, chunk);
-		if (!twin)
-			continue;
-		chunk_copy_twin(chunk, twin);
-		chunk_put(twin);
-		return true;
-	}
-	return false;
-}
-
-static void diff_area_issue(struct diff_area *area, struct preserving *work)
-{
-	struct chunk *chunk, *next;
-
-	list_for_each_entry_safe(chunk, next, &work->loads, node) {
-		list_del_init(&chunk->node);
-		percpu_ref_get(&area->users);
-		if (work->areas && diff_area_copy_twin(area, chunk, work->areas))
-			diff_area_loaded(chunk, 0);
-		else
-			chunk_load(chunk, area->config.origin,
-				   diff_area_loaded);
-	}
-}
-
-static void diff_area_count_joined(struct diff_area *area,
-				   const struct chunk *chunk)
-{
-	atomic64_inc(&area->stats.writes_joined);
-	trace_blksnap_join(area->config.origin->bd_dev, chunk->start,
-			   chunk->sectors);
-}
-
-/* Once the lock is dropped the write may be on its way again. */
-static bool diff_area_park_on(struct diff_area *area, struct chunk *chunk,
-			      struct origin_write *write, bool joins)
-{
-	unsigned long flags;
-	bool parked;
-
-	spin_lock_irqsave(&area->lock, flags);
-	parked = chunk->state == CHUNK_LOADING;
-	if (parked) {
-		if (joins && !write->joined)
-			diff_area_count_joined(area, chunk);
-		write->joined |= joins;
-		list_add_tail(&write->node, &chunk->waiters);
-	}
-	spin_unlock_irqrestore(&area->lock, flags);
-	return parked;
-}
-
-/*
- * How long a write that was refused memory may still wait, in nanoseconds. A
- * large one is worked off in pieces, as memory comes: it may take long, but each
- * piece has this limit. It begins anew as long as the storage takes what it is
- * given, since all that a large machine has to write back may be here at once;
- * but if somebody waits for the write, not for ever.
- */
-static u64 diff_area_hold_left(struct diff_area *area,
-			       struct origin_write *write,
-			       enum starved_class class)
-{
-	u64 limit = hold_limit_ns(), now = ktime_get_ns();
-	u64 since = READ_ONCE(area->config.storage->stored_ns);
-
-	if (write->stalled_for != area) {
-		write->stalled_for = area;
-		write->stalled_ns = now;
-	}
-	if (class != STARVED_BACKGROUND)
-		since = min(since, write->stalled_ns + (HOLD_MOST - 1) * limit);
-	since = max(since, write->stalled_ns);
-	return since + limit > now ? since + limit - now : 0;
-}
-
-static enum starved_class diff_area_class(const struct preserving *work,
-					  const struct origin_write *write)
-{
-	return work->urgent ? STARVED_STORE : starved_class(write);
-}
-
-/*
- * The write waits for memory. If some became free, or the area failed, between
- * the attempt and here, nobody may come to resume it: so look again after.
- * What the page allocator had not, nobody announces: try again after a while.
- * A newcomer has not tried, since others wait already: the first of them does.
- */
-static void diff_area_starve(struct diff_area *area, struct preserving *work,
-			     struct origin_write *write, u64 delay)
-{
-	if (work->err == -ENOMEM)
-		delay = min_t(u64, delay, STARVED_RETRY_NS);
-	starved_add(&area->starved, diff_area_class(work, write), write);
-	/* After it: a timer that finds nobody is not set again. */
-	timer_reduce(&area->hold_timer,
-		     jiffies + nsecs_to_jiffies(delay + NSEC_PER_MSEC));
-	diff_area_store_soon(area);
-
-	smp_mb(); /* pairs with the change of state, and with the relief */
-	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
-		diff_area_resume_starved(area);
-	else if (work->newcomer || memory_reliefs() != work->reliefs)
-		diff_area_resume_one(area);
-}
-
-/* Some of the range has no chunk. */
-static enum gate_answer diff_area_want(struct diff_area *area,
-				       struct preserving *work,
-				       struct origin_write *write)
-{
-	u64 left = diff_area_hold_left(area, write, diff_area_class(work, write));
-
-	if (left) {
-		diff_area_starve(area, work, write, left);
-		return GATE_PARKED;
-	}
-	diff_area_fail(area, DIFF_AREA_FAILED, false,
-		       work->err == -ENOMEM ? -ENOMEM : -ETIMEDOUT,
-		       "a write waited %llu ms for memory: the difference storage is too slow, or memory_limit too low",
-		       (ktime_get_ns() - write->stalled_ns) / NSEC_PER_MSEC);
-	return GATE_READY;
-}
-
-static enum gate_answer diff_area_park(struct diff_area *area,
-				       struct preserving *work,
-				       struct origin_write *write)
-{
-	if (!work->blocker)
-		return work->err ? diff_area_want(area, work, write) : GATE_READY;
-	if (diff_area_park_on(area, work->blocker, write, work->joins))
-		return GATE_PARKED;
-	return GATE_READY;
-}
-
-enum gate_answer diff_area_preserve(struct diff_area *area,
-				    struct origin_write *write,
-				    sector_t first, sector_t last,
-				    struct list_head *areas)
-{
-	enum gate_answer answer = GATE_READY;
-	struct preserving work = {
-		.reliefs = memory_reliefs(),
-		.loads = LIST_HEAD_INIT(work.loads),
-		.areas = areas,
-		.urgent = diff_store_is_store(write->bio),
-	};
-
-	if (!diff_area_tryuse(area))
-		goto out;
-	if (READ_ONCE(area->state) != DIFF_AREA_ACTIVE)
-		goto out_unuse;
-	work.newcomer = !work.urgent && write->stalled_for != area &&
-			starved_any(&area->starved);
-	diff_area_claim(area, &work, diff_area_granule_of(area, first),
-			diff_area_granule_of(area, last));
-	if (!list_empty(&work.loads))
-		diff_area_end_stall(area, write);
-	diff_area_issue(area, &work);
-	if (!work.err && starved_any(&area->starved))
-		diff_area_resume_one(area);
-	answer = diff_area_park(area, &work, write);
-	if (work.blocker)
-		chunk_put(work.blocker);
-out_unuse:
-	diff_area_unuse(area);
-out:
-	if (answer == GATE_READY)
-		diff_area_end_stall(area, write);
-	return answer;
-}
+/* Ranges */
 
 int diff_area_exclude(struct diff_area *area, sector_t first, sector_t last)
 {
@@ -744,70 +212,10 @@ int diff_area_exclude(struct diff_area *area, sector_t first, sector_t last)
 	return ret;
 }
 
-/*
- * Claims what has no entry yet, and has it stored as soon as it is loaded. That
- * there is no memory for all of it is no error: there will be when it is stored.
- */
-static int diff_area_push(struct diff_area *area, unsigned long first,
-			  unsigned long last)
-{
-	struct preserving work = {
-		.loads = LIST_HEAD_INIT(work.loads),
-		.settles = true,
-	};
-	bool progress;
-
-	diff_area_claim(area, &work, first, last);
-	progress = work.zeroed || work.blocker;
-	diff_area_issue(area, &work);
-	if (work.blocker)
-		chunk_put(work.blocker);
-	diff_area_store_soon(area);
-	return work.err == -ENOMEM && !progress ? -ENOMEM : 0;
-}
-
-int diff_area_settle(struct diff_area *area, sector_t first, sector_t last)
-{
-	unsigned long from = diff_area_granule_of(area, first);
-	unsigned long to = diff_area_granule_of(area, last);
-	int changes, ret = 0;
-
-	atomic_inc(&area->settling);
-	smp_mb__after_atomic(); /* pairs with diff_area_note_change() */
-	for (;;) {
-		changes = atomic_read(&area->changes);
-		if (diff_area_state(area) != DIFF_AREA_ACTIVE)
-			ret = -EIO;
-		if (ret || diff_map_stored(&area->map, from, to))
-			break;
-		ret = diff_area_push(area, from, to);
-		if (!ret)
-			wait_event(area->changed,
-				   atomic_read(&area->changes) != changes);
-	}
-	atomic_dec(&area->settling);
-	return ret;
-}
-
 int diff_area_note_written(struct diff_area *area, sector_t first, sector_t last)
 {
 	return granule_set_add(&area->written, diff_area_granule_of(area, first),
 			       diff_area_granule_of(area, last));
-}
-
-/*
- * Time to try again; whose time is over finds that out himself. Those behind him
- * may depend on this timer, too, should he be kept elsewhere.
- */
-static void diff_area_hold_expired(struct timer_list *timer)
-{
-	struct diff_area *area = container_of(timer, struct diff_area, hold_timer);
-	LIST_HEAD(writes);
-
-	starved_take_oldest(&area->starved, &writes);
-	diff_area_resume(&writes);
-	if (starved_any(&area->starved))
-		timer_reduce(&area->hold_timer, jiffies + HZ);
 }
 
 /* Storing */
@@ -877,7 +285,7 @@ static void diff_area_told_relief(struct memory_user *user)
 	struct diff_area *area = container_of(user, struct diff_area, memory);
 
 	if (starved_any(&area->starved))
-		diff_area_resume_one(area);
+		starved_resume_one(&area->starved);
 	if (atomic_read(&area->settling))
 		diff_area_note_change(area);
 }
@@ -912,7 +320,6 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	spin_lock_init(&area->lock);
 	INIT_LIST_HEAD(&area->ready);
 	starved_init(&area->starved);
-	timer_setup(&area->hold_timer, diff_area_hold_expired, 0);
 	INIT_WORK(&area->store_work, diff_area_store_work);
 	area->memory.ops = &diff_area_memory_ops;
 
@@ -940,7 +347,7 @@ void diff_area_retire(struct diff_area *area)
 {
 	if (!diff_area_leave_active(area, DIFF_AREA_RELEASED))
 		return;
-	diff_area_resume_starved(area);
+	starved_resume_all(&area->starved);
 	diff_area_note_change(area);
 }
 
@@ -955,7 +362,7 @@ void diff_area_stop(struct diff_area *area)
 	memory_unregister(&area->memory);
 	percpu_ref_kill(&area->users);
 	wait_event(area->unused, percpu_ref_is_zero(&area->users));
-	timer_shutdown_sync(&area->hold_timer);
+	starved_stop(&area->starved);
 	cancel_work_sync(&area->store_work);
 	/* The last user may still be on its way out of diff_area_unused(). */
 	synchronize_rcu();

@@ -7,7 +7,6 @@
 #include <linux/list.h>
 #include <linux/percpu-refcount.h>
 #include <linux/spinlock.h>
-#include <linux/timer.h>
 #include <linux/types.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -123,10 +122,8 @@ struct diff_stats {
  *	states
  * @ready: chunks that wait to be stored
  * @starved: origin_writes that wait for memory, with a lock of its own
- * @hold_timer: lets the oldest of @starved try, at the latest when one is out
- *	of time
  * @store_work: stores what is ready
- * @settling: how many wait in diff_area_settle()
+ * @settling: how many wait in preserve_settle()
  * @changes: counts what may have brought one of them further
  * @changed: woken then
  * @written: granules that were written through the image
@@ -149,7 +146,6 @@ struct diff_area {
 	spinlock_t lock;	/* protects the next two, and the chunks */
 	struct list_head ready;
 	struct starved starved;
-	struct timer_list hold_timer;
 	struct work_struct store_work;
 	atomic_t settling;
 	atomic_t changes;
@@ -195,6 +191,11 @@ void diff_area_put(struct diff_area *area);
  * @area: the gate of its origin is closed and drained. Context: any.
  */
 void diff_area_note_armed(struct diff_area *area);
+
+/**
+ * diff_area_arms() - how many areas were ever armed. Context: any.
+ */
+u64 diff_area_arms(void);
 
 /**
  * diff_area_retire() - from now on images have errors, and nothing can fail
@@ -268,6 +269,23 @@ void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 		    bool shared, int err, const char *fmt, ...);
 
 /**
+ * diff_area_store_soon() - a worker looks what is to be stored, or given up
+ * @area: the caller has called diff_area_tryuse(), or fails it. Context: any.
+ */
+void diff_area_store_soon(struct diff_area *area);
+
+/**
+ * diff_area_granule_of() - in which granule a sector is. Context: any.
+ * @area: the area
+ * @sector: the sector
+ */
+static inline unsigned long diff_area_granule_of(const struct diff_area *area,
+						 sector_t sector)
+{
+	return sector >> area->granule_shift;
+}
+
+/**
  * diff_area_may_pass() - may these sectors of the origin be overwritten?
  * @area: the area
  * @first: first sector
@@ -276,31 +294,6 @@ void diff_area_fail(struct diff_area *area, enum diff_area_state state,
  * Context: any; takes no lock (I6).
  */
 bool diff_area_may_pass(struct diff_area *area, sector_t first, sector_t last);
-
-/**
- * diff_area_preserve() - preserves what a held write will overwrite
- * @area: the area
- * @write: the held write
- * @first: its first sector on this origin
- * @last: its last one
- * @areas: all that follow this origin, by &struct diff_area.node; they stay there
- *	while this is called
- *
- * Context: as gate_watcher_ops.prepare. Return: see enum gate_answer.
- */
-enum gate_answer diff_area_preserve(struct diff_area *area,
-				    struct origin_write *write,
-				    sector_t first, sector_t last,
-				    struct list_head *areas);
-
-/**
- * diff_area_resume_one() - the first write that waits for memory tries again
- * @area: the area
- *
- * For a write that was resumed, and then did not come to diff_area_preserve().
- * Context: any.
- */
-void diff_area_resume_one(struct diff_area *area);
 
 /**
  * diff_area_exclude() - says that sectors belong to a difference storage
@@ -313,20 +306,6 @@ void diff_area_resume_one(struct diff_area *area);
  * -ENOMEM.
  */
 int diff_area_exclude(struct diff_area *area, sector_t first, sector_t last);
-
-/**
- * diff_area_settle() - gives sectors their place in the difference storage
- * @area: the caller has called diff_area_tryuse()
- * @first: first sector
- * @last: last sector, inside the origin
- *
- * When it returns 0, each granule of them has its content as of the take there,
- * or what was written to the image since. Context: may sleep, for reads of the
- * origin, for stores, and for memory.
- *
- * Return: 0; -EIO when the area is not active; -ENOMEM.
- */
-int diff_area_settle(struct diff_area *area, sector_t first, sector_t last);
 
 /**
  * diff_area_note_written() - counts what is written through the image

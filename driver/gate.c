@@ -18,13 +18,6 @@
  * through a closed gate, because the gate waits for it. So does a piece that was
  * split off it, and is split once more: it is chained to what is counted.
  *
- * Completing. bio_endio() works off a chain of bios in a loop, but only as long
- * as it finds bio_chain_endio() in each. A chain of interposed bios would
- * recurse instead, one level a link, and the kernel's own callers build chains
- * of thousands (BLKZEROOUT). So a chained bio's completion that is reached
- * from within another one is put on a list of the CPU, and the outer one works
- * it off.
- *
  * Holding. The submitter never waits (I5): a worker brings the write to its
  * watchers, who prepare it. They park it while they do, and gate_resume() brings
  * it back; then it starts again at the top, since meanwhile another watcher may
@@ -58,6 +51,7 @@
 #include <linux/xarray.h>
 
 #include "compat/disk.h"
+#include "chained.h"
 #include "filter.h"
 #include "gate.h"
 #include "trace.h"
@@ -117,69 +111,6 @@ static struct gate *gate_find(const struct gendisk *disk)
 
 /* Passed writes */
 
-/* The kernel's completion of chained bios, which is not exported. */
-static bio_end_io_t *chain_endio;	/* set once, in gate_init() */
-
-struct chain_completion {
-	struct bio_list bios;
-	bool active;
-};
-
-/* Used with interrupts off: completions come from every context. */
-static DEFINE_PER_CPU(struct chain_completion, chain_completion);
-
-static void gate_learn_chain_endio(void)
-{
-	struct bio child, parent;
-
-	bio_init(&child, NULL, NULL, 0, 0);
-	bio_init(&parent, NULL, NULL, 0, 0);
-	bio_chain(&child, &parent);
-	chain_endio = child.bi_end_io;
-}
-
-static bool chain_completion_enter(struct chain_completion *cpu,
-				   struct bio *bio)
-{
-	unsigned long flags;
-	bool outermost;
-
-	local_irq_save(flags);
-	outermost = !cpu->active;
-	if (outermost)
-		cpu->active = true;
-	else
-		bio_list_add(&cpu->bios, bio);
-	local_irq_restore(flags);
-	return outermost;
-}
-
-static struct bio *chain_completion_next(struct chain_completion *cpu)
-{
-	unsigned long flags;
-	struct bio *bio;
-
-	local_irq_save(flags);
-	bio = bio_list_pop(&cpu->bios);
-	if (!bio)
-		cpu->active = false;
-	local_irq_restore(flags);
-	return bio;
-}
-
-/* bio_endio() has seen this bio once: what it did then, it must not repeat. */
-static void gate_complete_chained(struct bio *bio)
-{
-	struct chain_completion *cpu = get_cpu_ptr(&chain_completion);
-
-	bio_clear_flag(bio, BIO_QOS_THROTTLED);
-	bio_clear_flag(bio, BIO_QOS_MERGED);
-	if (chain_completion_enter(cpu, bio))
-		for (; bio; bio = chain_completion_next(cpu))
-			bio_endio(bio);
-	put_cpu_ptr(&chain_completion);
-}
-
 /* Freed last on this CPU; of any gate. */
 static DEFINE_PER_CPU(struct origin_write *, spare_write);
 
@@ -214,8 +145,8 @@ static void gate_endio(struct bio *bio)
 	gate_free_write(gate, write);
 	percpu_ref_put(&gate->writes);
 
-	if (bio->bi_end_io == chain_endio)
-		gate_complete_chained(bio);
+	if (chained_is(bio->bi_end_io))
+		chained_complete(bio);
 	else if (bio->bi_end_io)
 		bio->bi_end_io(bio);
 }
@@ -291,7 +222,7 @@ static bool gate_has_counted_whole(const struct gate *gate, sector_t first,
 		write = gate_counted(gate, &end_io, &private);
 		if (write)
 			return write->first <= first && last <= write->last;
-		if (end_io != chain_endio)
+		if (!chained_is(end_io))
 			return false;
 	}
 	return false;
@@ -304,11 +235,11 @@ static bool gate_has_counted(const struct gate *gate, const struct bio *bio,
 	bio_end_io_t *end_io = bio->bi_end_io;
 	void *private = bio->bi_private;
 
-	if (likely(end_io != gate_endio && end_io != chain_endio))
+	if (likely(end_io != gate_endio && !chained_is(end_io)))
 		return false;
 	if (gate_counted(gate, &end_io, &private))
 		return true;
-	return end_io == chain_endio &&
+	return chained_is(end_io) &&
 	       gate_has_counted_whole(gate, first, last, private);
 }
 
@@ -999,7 +930,7 @@ int gate_init(void)
 	destroy_wq = alloc_workqueue("blksnap_gates", WQ_UNBOUND, 0);
 	if (!destroy_wq)
 		goto out_cache;
-	gate_learn_chain_endio();
+	chained_init();
 	ret = filter_init(gate_submit);
 	if (ret)
 		goto out_wq;

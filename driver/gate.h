@@ -22,8 +22,8 @@ struct gate_watcher;
  * @last: last sector
  * @held_ns: when it was first held (ktime_get_ns()); 0 if it never was
  * @stalled_ns: since when it has waited for memory without progress, where there
- *	is a @stalled_for; belongs to the watcher that parks it
- * @stalled_for: what for, by an address of the watcher's; NULL at first
+ *	is a @stalled_for; belongs to who has it (starved.c)
+ * @stalled_for: in which queue; NULL at first
  * @joined: belongs to the watcher that parks it; false at first
  * @end_io: the submitter's completion, while the write is passed
  * @private: the submitter's private pointer, while the write is passed

@@ -18,6 +18,7 @@
 #include "diff_io.h"
 #include "image_part.h"
 #include "image_write.h"
+#include "preserve.h"
 
 #define IMAGE_WRITES 16	/* that can always be under way, of one image */
 
@@ -122,7 +123,7 @@ static void image_write_work(struct work_struct *work)
 	sector_t last = first + (write->iter.bi_size >> SECTOR_SHIFT) - 1;
 	int err;
 
-	err = diff_area_settle(write->writer->area, first, last);
+	err = preserve_settle(write->writer->area, first, last);
 	if (!err)
 		err = diff_area_note_written(write->writer->area, first, last);
 	if (err)

@@ -123,6 +123,15 @@ struct session {
 };
 
 /**
+ * snapshot_bdev() - the origin, while it is open. Context: any.
+ * @snapshot: the snapshot
+ */
+static inline struct block_device *snapshot_bdev(const struct snapshot *snapshot)
+{
+	return snapshot->origin.handle.bdev;
+}
+
+/**
  * snapshot_name_valid() - may an object have this name?
  * @name: 1 to 64 of [A-Za-z0-9._:+-], not beginning with a dot, not ending
  *	in "-part" and a number, which udev uses for partitions of images

@@ -4,6 +4,7 @@
 
 #include <linux/list.h>
 #include <linux/spinlock.h>
+#include <linux/timer.h>
 #include <linux/types.h>
 
 struct origin_write;
@@ -27,17 +28,25 @@ enum starved_class {
  * @lock: taken in any context
  * @lists: of origin_writes, by class, the oldest first; protected by @lock, but
  *	emptiness is read without
+ * @timer: lets the oldest try, at the latest when one is out of time
  */
 struct starved {
 	spinlock_t lock;
 	struct list_head lists[STARVED_CLASSES];
+	struct timer_list timer;
 };
 
 /**
- * starved_init() - nobody waits
+ * starved_init() - nobody waits. Context: any.
  * @starved: the queue
  */
 void starved_init(struct starved *starved);
+
+/**
+ * starved_stop() - nobody is resumed by time any more
+ * @starved: the queue, to which nobody adds any more. Context: may sleep.
+ */
+void starved_stop(struct starved *starved);
 
 /**
  * starved_class() - the class of a write that is no store
@@ -55,43 +64,68 @@ enum starved_class starved_class(const struct origin_write *write);
 bool starved_any(const struct starved *starved);
 
 /**
+ * starved_has_waited() - has this write been refused memory before, and got none
+ * since?
+ * @starved: the queue
+ * @write: the write. Context: its owner's.
+ */
+bool starved_has_waited(const struct starved *starved,
+			const struct origin_write *write);
+
+/**
+ * starved_left() - how long a write that was refused memory may still wait
+ * @starved: the queue
+ * @class: its class
+ * @write: the write; its time begins with the first call
+ * @stored_ns: when the storage last took something (ktime_get_ns()); nobody's
+ *	time is over hold_limit_ms before that
+ *
+ * Context: the write's owner's. Return: nanoseconds; 0 if its time is over.
+ */
+u64 starved_left(const struct starved *starved, enum starved_class class,
+		 struct origin_write *write, u64 stored_ns);
+
+/**
+ * starved_waited_ms() - since when the time of a write has begun
+ * @write: starved_left() was called for it. Context: its owner's.
+ */
+u64 starved_waited_ms(const struct origin_write *write);
+
+/**
+ * starved_end() - a write has got memory, or needs none: its time is over
+ * @starved: the queue
+ * @write: the write, which may wait for another queue's memory now. Context: its
+ *	owner's.
+ */
+void starved_end(const struct starved *starved, struct origin_write *write);
+
+/**
  * starved_add() - a write waits
  * @starved: the queue
  * @class: its class
- * @write: the write; its @stalled_ns says how long it has waited already
+ * @write: starved_left() was called for it
+ * @delay_ns: when it tries again, if nobody resumes it before
  *
- * Context: any.
+ * The write is the queue's from now on, and may be on its way again when this
+ * returns. Context: any.
  */
 void starved_add(struct starved *starved, enum starved_class class,
-		 struct origin_write *write);
+		 struct origin_write *write, u64 delay_ns);
 
 /**
- * starved_take() - whose turn it is
+ * starved_resume_one() - some memory is free: whose turn it is tries again
  * @starved: the queue
- * @lead_ns: how much earlier the background must have come to go first
  *
  * Stores first; then who is awaited, unless one of the background has waited so
- * much longer. Context: any. Return: a write that does not wait any more, or
- * NULL.
+ * much longer. Who gets what he needs is to call this in turn, as is who does
+ * not need it any more; so nobody is woken in vain but one. Context: any.
  */
-struct origin_write *starved_take(struct starved *starved, u64 lead_ns);
+void starved_resume_one(struct starved *starved);
 
 /**
- * starved_take_oldest() - the oldest of each class do not wait any more
+ * starved_resume_all() - nobody waits any more. Context: any.
  * @starved: the queue
- * @writes: where they go
- *
- * Context: any.
  */
-void starved_take_oldest(struct starved *starved, struct list_head *writes);
-
-/**
- * starved_take_all() - nobody waits any more
- * @starved: the queue
- * @writes: where they go
- *
- * Context: any.
- */
-void starved_take_all(struct starved *starved, struct list_head *writes);
+void starved_resume_all(struct starved *starved);
 
 #endif

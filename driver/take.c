@@ -29,18 +29,16 @@
 #include <linux/ktime.h>
 #include <linux/list_sort.h>
 #include <linux/moduleparam.h>
-#include <linux/math64.h>
 #include <linux/sched/mm.h>
-#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "compat/work.h"
 #include "cbt_map.h"
 #include "diff_storage.h"
-#include "diff_storage_file.h"
 #include "gate.h"
 #include "image.h"
 #include "memory.h"
+#include "session_storage.h"
 #include "snapshot.h"
 #include "sysfs.h"
 #include "take.h"
@@ -50,10 +48,6 @@
 /* A granule larger than this part of the memory limit could starve itself. */
 #define GRANULE_SHARE 4
 
-/* A file may grow to this part of its origins, if nobody says another size. */
-#define DIFF_ORIGIN_SHARE 5
-#define DIFF_FIRST_MIN ((u64)SZ_64M)
-
 static unsigned int take_timeout_ms = 5000;
 module_param(take_timeout_ms, uint, 0644);
 MODULE_PARM_DESC(take_timeout_ms,
@@ -61,13 +55,6 @@ MODULE_PARM_DESC(take_timeout_ms,
 
 static LIST_HEAD(active_sessions);	/* protected by take_mutex */
 static DEFINE_MUTEX(take_mutex);	/* one take or release at a time */
-
-/*
- * Whose areas are about to be armed: from when these exclude the storages on
- * their disks, no storage maps another piece there.
- */
-static struct session *taking;		/* protected by ranges_mutex */
-static DEFINE_MUTEX(ranges_mutex);	/* a piece is mapped, or nobody does it */
 
 static int take_error(struct session *session, int err, const char *why)
 {
@@ -84,11 +71,6 @@ static int take_blame(struct snapshot *snapshot, int err)
 static unsigned long take_deadline(void)
 {
 	return jiffies + msecs_to_jiffies(READ_ONCE(take_timeout_ms));
-}
-
-static struct block_device *snapshot_bdev(const struct snapshot *snapshot)
-{
-	return snapshot->origin.handle.bdev;
 }
 
 /* Step: everything is configured */
@@ -217,346 +199,6 @@ static int take_open_origins(struct session *session)
 	}
 	list_sort(NULL, &session->snapshots, origin_top_down);
 	return 0;
-}
-
-/* Step: the difference storage is open, and in nobody's way */
-
-static unsigned int take_block_size(struct session *session)
-{
-	struct snapshot *snapshot;
-	unsigned int size = UINT_MAX;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		size = min(size, bdev_logical_block_size(snapshot_bdev(snapshot)));
-	return size;
-}
-
-static struct snapshot *session_origin_on(struct session *session,
-					  struct block_device *bdev)
-{
-	struct snapshot *snapshot;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		if (origin_overlaps(snapshot_bdev(snapshot), bdev))
-			return snapshot;
-	return NULL;
-}
-
-static struct snapshot *session_origin_upon(struct session *session,
-					    struct block_device *bdev)
-{
-	struct snapshot *snapshot;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		if (stack_shares(&snapshot->stack, bdev))
-			return snapshot;
-	return NULL;
-}
-
-static struct snapshot *session_origin_below(struct session *session,
-					     const struct stack *stack)
-{
-	struct snapshot *snapshot;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		if (stack_has(stack, disk_devt(snapshot_bdev(snapshot)->bd_disk)))
-			return snapshot;
-	return NULL;
-}
-
-/*
- * May this session's origins and that one's difference storage live together?
- * Not if they share sectors, on whatever layer. And not if the storage is built
- * upon an origin's disk: what is stored would arrive there as a write of another
- * driver, be preserved, stored, and arrive again.
- */
-static int take_check_pair(struct session *session, struct session *origins,
-			   struct session *diff)
-{
-	struct snapshot *snapshot = NULL;
-
-	/* A file may lie on an origin, if its blocks are known. */
-	if (diff->diff_target.dev)
-		snapshot = session_origin_on(origins, diff->storage->bdev);
-	if (snapshot)
-		return error_set(&session->error, session->name, -EBUSY,
-				 "%s, the difference storage of session %s, shares sectors with the origin %s of %s",
-				 diff->diff_file, diff->name, snapshot->device,
-				 snapshot->label);
-	if (diff->diff_target.dev)
-		snapshot = session_origin_upon(origins, diff->storage->bdev);
-	if (snapshot)
-		return error_set(&session->error, session->name, -EBUSY,
-				 "the origin %s of %s is built upon %s, the difference storage of session %s",
-				 snapshot->device, snapshot->label,
-				 diff->diff_file, diff->name);
-	snapshot = session_origin_below(origins, &diff->diff_stack);
-	if (snapshot)
-		return error_set(&session->error, session->name, -EXDEV,
-				 "%s, the difference storage of session %s, is built upon the disk of the origin %s of %s",
-				 diff->diff_file, diff->name, snapshot->device,
-				 snapshot->label);
-	return 0;
-}
-
-/*
- * What an image is asked to write it stores, and waits for that: a store must
- * not wait for an image.
- */
-static bool session_stores_on_image(const struct session *session)
-{
-	const struct block_device *bdev = session->storage->bdev;
-	unsigned int i;
-
-	for (i = 0; i < session->diff_stack.nr; i++)
-		if (image_is(session->diff_stack.below[i].disk))
-			return true;
-	return bdev && image_is(disk_devt(bdev->bd_disk));
-}
-
-static int session_walk_storage(struct session *session)
-{
-	struct diff_storage *storage = session->storage;
-
-	if (storage->ops->fs)
-		return stack_walk_fs(storage->ops->fs(storage),
-				     &session->diff_stack);
-	if (storage->bdev)
-		return stack_walk(storage->bdev->bd_dev, &session->diff_stack);
-	session->diff_stack.nr = 0;
-	session->diff_stack.unknown = false;
-	return 0;
-}
-
-static int take_check_storage(struct session *session)
-{
-	struct session *other;
-	int ret;
-
-	ret = session_walk_storage(session);
-	if (ret)
-		return error_set(&session->error, session->name, ret,
-				 "cannot find out what %s consists of",
-				 session->diff_file);
-	if (session->diff_stack.unknown)
-		return error_set(&session->error, session->name, -EXDEV,
-				 "nobody can tell what %s is built upon: it may be an origin",
-				 session->diff_file);
-	if (session_stores_on_image(session))
-		return error_set(&session->error, session->name, -EXDEV,
-				 "%s is an image, or built upon one",
-				 session->diff_file);
-	ret = take_check_pair(session, session, session);
-	list_for_each_entry(other, &active_sessions, active_node) {
-		if (!ret)
-			ret = take_check_pair(session, other, session);
-		if (!ret)
-			ret = take_check_pair(session, session, other);
-	}
-	return ret;
-}
-
-static void take_low_space(void *owner, u64 free, int err)
-{
-	struct session *session = owner;
-
-	WRITE_ONCE(session->low_space, true);
-	compat_queue_unbound(&session->fail_work);
-}
-
-/*
- * A granule of an origin that a piece of the storage covers in part is not used:
- * to store there would mean to preserve it.
- */
-static void snapshot_trim(const struct snapshot *snapshot,
-			  struct block_device *bdev, sector_t *first,
-			  sector_t *end)
-{
-	const struct block_device *origin = snapshot_bdev(snapshot);
-	sector_t granule = snapshot->picked >> SECTOR_SHIFT;
-	sector_t start = origin->bd_start_sect;
-	sector_t stop = start + bdev_nr_sectors((struct block_device *)origin);
-	sector_t from = *first + bdev->bd_start_sect;
-	sector_t to = *end + bdev->bd_start_sect;
-
-	if (origin->bd_disk != bdev->bd_disk)
-		return;
-	if (from > start && from < stop)
-		from = start + round_up(from - start, granule);
-	if (to > start && to < stop)
-		to = start + round_down(to - start, granule);
-	*first = from - bdev->bd_start_sect;
-	*end = max(from, to) - bdev->bd_start_sect;
-}
-
-static void take_trim(void *owner, struct block_device *bdev, sector_t *first,
-		      sector_t *end)
-{
-	struct session *session = owner;
-	struct snapshot *snapshot;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		snapshot_trim(snapshot, bdev, first, end);
-}
-
-static bool session_has_origin_on(const struct session *session,
-				  const struct gendisk *disk)
-{
-	struct snapshot *snapshot;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		if (snapshot_bdev(snapshot)->bd_disk == disk)
-			return true;
-	return false;
-}
-
-/* Of an active session, or of one that is being taken. */
-static bool take_disk_is_origin(const struct session *session,
-				const struct gendisk *disk)
-{
-	return (session && session_has_origin_on(session, disk)) ||
-	       tracker_disk_has_areas(disk);
-}
-
-/*
- * A piece that is mapped while an area of its disk is active, or about to be, is
- * not known to that: what is stored there would be preserved, and so on.
- */
-static int take_map(void *owner, struct block_device *bdev,
-		    int (*map)(struct segment *segment),
-		    struct segment *segment)
-{
-	int ret = -EXDEV;
-
-	mutex_lock(&ranges_mutex);
-	if (!take_disk_is_origin(taking, bdev->bd_disk))
-		ret = map ? map(segment) : 0;
-	mutex_unlock(&ranges_mutex);
-	return ret;
-}
-
-/* When this returns, those who map pieces know of it. */
-static void take_set_taking(struct session *session)
-{
-	mutex_lock(&ranges_mutex);
-	taking = session;
-	mutex_unlock(&ranges_mutex);
-}
-
-static const struct diff_file_ops take_file_ops = {
-	.trim = take_trim,
-	.map = take_map,
-};
-
-static u64 take_origin_bytes(struct session *session)
-{
-	struct snapshot *snapshot;
-	u64 bytes = 0;
-
-	list_for_each_entry(snapshot, &session->snapshots, node)
-		bytes += bdev_nr_bytes(snapshot_bdev(snapshot));
-	return bytes;
-}
-
-/* How large a storage may grow, if the administrator has not said it. */
-static u64 take_default_limit(struct session *session)
-{
-	u64 limit = min(div_u64(take_origin_bytes(session), DIFF_ORIGIN_SHARE),
-			session->storage->ops->room(session->storage) / 2);
-
-	return round_down(limit, DIFF_STORAGE_STEP);
-}
-
-static int take_pick_limit(struct session *session)
-{
-	struct diff_storage *storage = session->storage;
-	u64 given = storage->ops->given ? storage->ops->given(storage) : 0;
-
-	if (!session->has_diff_limit)
-		session->diff_limit = take_default_limit(session);
-	if (given || session->diff_limit >= DIFF_STORAGE_STEP)
-		return 0;
-	if (session->has_diff_limit)
-		return error_set(&session->error, session->name, -EINVAL,
-				 "diff_limit is %llu: there is nothing to use in %s",
-				 session->diff_limit, session->diff_file);
-	return error_set(&session->error, session->name, -ENOSPC,
-			 "too little free space for %s", session->diff_file);
-}
-
-/* It has all its space from the start where it could not grow later. */
-static int take_fill_storage(struct session *session)
-{
-	struct diff_storage *storage = session->storage;
-	u64 bytes = min_t(u64, session->diff_limit, S64_MAX);
-	u64 low = min(session_diff_low(session, bytes), bytes / 2);
-	u64 first = max(2 * low, DIFF_FIRST_MIN);
-
-	/* The limit may be far away: to begin with, half of the room will do. */
-	first = min(first, max(storage->ops->room(storage) / 2, DIFF_FIRST_MIN));
-	if (diff_storage_does_io(storage) ||
-	    (storage->bdev &&
-	     !take_disk_is_origin(session, storage->bdev->bd_disk)))
-		bytes = min(bytes, round_up(first, DIFF_STORAGE_STEP));
-	return storage->ops->fill(storage, bytes);
-}
-
-static int take_prepare_storage(struct session *session)
-{
-	int ret = take_pick_limit(session);
-
-	/* Before it is filled, if it is known where it lies; and after. */
-	if (!ret && (session->storage->bdev ||
-		     diff_storage_does_io(session->storage)))
-		ret = take_check_storage(session);
-	return ret ?: take_fill_storage(session);
-}
-
-static struct diff_storage *take_try_storage(struct session *session)
-{
-	struct diff_storage_config config = {
-		.path = session->diff_file,
-		.block_size = take_block_size(session),
-		.error = &session->error,
-		.who = session->name,
-		.low_space = take_low_space,
-		.owner = session,
-	};
-
-	if (session->diff_target.memory)
-		return diff_storage_open_memory(&config);
-	if (session->diff_target.dev)
-		return diff_storage_open_bdev(session->diff_target.dev, &config);
-	return diff_storage_open_file(&session->diff_target, &take_file_ops,
-				      &config);
-}
-
-/* Nobody is left then who could say that space is low. */
-static void take_close_storage(struct session *session)
-{
-	diff_storage_close(session->storage);
-	session->storage = NULL;
-	cancel_work_sync(&session->fail_work);
-}
-
-static int take_open_storage(struct session *session)
-{
-	struct diff_storage *storage = take_try_storage(session);
-	int ret = 0;
-
-	if (IS_ERR(storage))
-		return PTR_ERR(storage);
-	session->storage = storage;
-	session->low_space = false;
-	if (storage->ops->fill)
-		ret = take_prepare_storage(session);
-	if (!ret)
-		ret = take_check_storage(session);
-	if (ret)
-		take_close_storage(session);
-	else
-		session_apply_marks(session);
-	return ret;
 }
 
 /* Step: each snapshot has its tracker, area and image */
@@ -1075,13 +717,13 @@ static int take_armed(struct session *session)
 {
 	int ret;
 
-	take_set_taking(session);
+	session_storage_begin_take(session);
 	ret = take_exclude(session);
 	if (!ret)
 		ret = take_frozen(session);
 	if (!ret)
 		take_tell_storages(session, snapshot_mark_excluded);
-	take_set_taking(NULL);
+	session_storage_end_take();
 	take_end_freezes(session);
 	if (ret)
 		return ret;
@@ -1116,7 +758,7 @@ static int __session_take(struct session *session)
 	ret = take_open_origins(session);
 	if (ret)
 		goto out;
-	ret = take_open_storage(session);
+	ret = session_storage_open(session, &active_sessions);
 	if (ret)
 		goto out_origins;
 	ret = take_setup_snapshots(session);
@@ -1135,7 +777,7 @@ static int __session_take(struct session *session)
 out_snapshots:
 	take_teardown_snapshots(session, NULL);
 out_storage:
-	take_close_storage(session);
+	session_storage_close(session);
 out_origins:
 	take_close_origins(session, NULL);
 out:
@@ -1161,7 +803,7 @@ void session_release(struct session *session)
 	WRITE_ONCE(session->active, false);
 	take_undo_armed(session);
 	take_teardown_snapshots(session, NULL);
-	take_close_storage(session);
+	session_storage_close(session);
 	take_close_origins(session, NULL);
 	mutex_unlock(&take_mutex);
 }

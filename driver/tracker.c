@@ -14,6 +14,7 @@
 #include "cbt_map.h"
 #include "diff_area.h"
 #include "gate.h"
+#include "preserve.h"
 #include "tracker.h"
 
 /**
@@ -137,13 +138,13 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 	if (tracker_drops(tracker, bio_op(write->bio))) {
 		__tracker_count_dropped(tracker, last - first + 1);
 		tracker_for_each_area(area, tracker)
-			diff_area_resume_one(area);
+			starved_resume_one(&area->starved);
 		answer = GATE_DROPPED;
 		goto out;
 	}
 	tracker_for_each_area(area, tracker) {
-		answer = diff_area_preserve(area, write, first, last,
-					    &tracker->areas);
+		answer = preserve_write(area, write, first, last,
+					&tracker->areas);
 		if (answer != GATE_READY)
 			break;
 	}

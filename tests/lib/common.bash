@@ -278,7 +278,9 @@ common_untraced() {
 
 # common_setup [PARAMETER=VALUE...]: loads the module, with these parameters.
 common_setup() {
-	common_untraced common_begin "$@"
+	common_untraced common_begin
+	[[ ${BLKSNAP_UNTIL:-0} -eq 0 || $EPOCHSECONDS -lt $BLKSNAP_UNTIL ]] || skip 'no time was left for it'
+	common_untraced module_load "$@"
 }
 
 common_begin() {
@@ -289,7 +291,6 @@ common_begin() {
 	COMMON_DM=$(common_dm)
 	COMMON_LOOPS=$(common_loops)
 	COMMON_MD=$(common_md)
-	module_load "$@"
 }
 
 # news BEFORE NOW: prints the lines that are in NOW alone.
