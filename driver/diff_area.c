@@ -26,7 +26,7 @@
  * I3 Preserve before overwrite: diff_area_may_pass() is true only for what is
  *    READY or stored.
  * I4 Everything is bounded: chunks are charged to the budget, and a write that
- *    gets none waits here without a thread (@starved).
+ *    gets none waits without a thread (@starved).
  * I5 Nobody sleeps where he must not: what runs in the submitter or in a
  *    completion takes spinlocks only.
  *
@@ -42,10 +42,10 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 
-#include "chunk.h"
 #include "diff_area.h"
 #include "diff_storage.h"
 #include "diff_store.h"
+#include "gate.h"
 #include "trace.h"
 
 #define GRANULE_MIN SZ_4K

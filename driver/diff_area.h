@@ -13,7 +13,6 @@
 
 #include "diff_map.h"
 #include "error.h"
-#include "gate.h"
 #include "granule_set.h"
 #include "memory.h"
 #include "starved.h"
@@ -21,6 +20,7 @@
 struct block_device;
 struct diff_area;
 struct diff_storage;
+struct origin_write;
 
 /**
  * enum diff_area_state - from better to worse
@@ -114,7 +114,7 @@ struct diff_stats {
  *	under RCU
  * @users: whoever is at work on it; killed at its end
  * @unused: woken when @users comes to zero
- * @state: left once, by diff_area_fail() or diff_area_stop(), with release
+ * @state: left once, by diff_area_fail() or diff_area_retire(), with release
  *	semantics
  * @error: why
  * @map: which granules are preserved, and where
@@ -143,7 +143,7 @@ struct diff_area {
 	enum diff_area_state state;
 	struct error_text error;
 	struct diff_map map;
-	spinlock_t lock;	/* protects the next two, and the chunks */
+	spinlock_t lock;	/* protects the next one, and the chunks */
 	struct list_head ready;
 	struct starved starved;
 	struct work_struct store_work;
@@ -270,7 +270,9 @@ void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 
 /**
  * diff_area_store_soon() - a worker looks what is to be stored, or given up
- * @area: the caller has called diff_area_tryuse(), or fails it. Context: any.
+ * @area: not stopped yet: the caller uses it, fails it, or is told by the budget
+ *
+ * Context: any.
  */
 void diff_area_store_soon(struct diff_area *area);
 

@@ -21,9 +21,9 @@ struct gate_watcher;
  * @first: first sector, counted from the start of the disk
  * @last: last sector
  * @held_ns: when it was first held (ktime_get_ns()); 0 if it never was
- * @stalled_ns: since when it has waited for memory without progress, where there
- *	is a @stalled_for; belongs to who has it (starved.c)
- * @stalled_for: in which queue; NULL at first
+ * @stalled_ns: since when it has waited for memory without progress, if there is
+ *	a @stalled_for
+ * @stalled_for: whose memory it waits for (a struct starved); NULL: nobody's
  * @joined: belongs to the watcher that parks it; false at first
  * @end_io: the submitter's completion, while the write is passed
  * @private: the submitter's private pointer, while the write is passed

@@ -15,14 +15,22 @@
  *
  * What gets no memory waits in the area's queue (starved.c), and comes here
  * again.
+ *
+ * A write to the image needs the same of what it touches, and that it is stored,
+ * and waits for that (preserve_settle).
  */
 #include <linux/blkdev.h>
+#include <linux/ktime.h>
+#include <linux/rculist.h>
 #include <linux/sizes.h>
 
 #include "chunk.h"
 #include "diff_storage.h"
 #include "diff_store.h"
+#include "gate.h"
+#include "memory.h"
 #include "preserve.h"
+#include "starved.h"
 #include "trace.h"
 
 #define PIECE_CHUNKS 256
@@ -178,7 +186,7 @@ static struct chunk *__preserve_add_zeroes(struct diff_area *area,
 }
 
 /**
- * struct preserving - one call of preserve_write()
+ * struct preserving - one call of preserve_write() or preserve_push()
  * @reliefs: memory_reliefs() when it began
  * @loads: chunks that it made, by their node
  * @blocker: the first chunk that is still loading, with a reference
@@ -297,6 +305,8 @@ static void preserve_claim(struct diff_area *area, struct preserving *work,
 		memory_note_exhausted();
 }
 
+/* Issuing the reads */
+
 /*
  * The content of a chunk is also in one of another area if that was read after
  * this area had been armed: since then nothing that this area lacks has been
@@ -351,10 +361,11 @@ static void preserve_issue(struct diff_area *area, struct preserving *work)
 		if (work->areas && preserve_copy_twin(area, chunk, work->areas))
 			preserve_loaded(chunk, 0);
 		else
-			chunk_load(chunk, area->config.origin,
-				   preserve_loaded);
+			chunk_load(chunk, area->config.origin, preserve_loaded);
 	}
 }
+
+/* Waiting */
 
 static void preserve_count_joined(struct diff_area *area,
 				  const struct chunk *chunk)
@@ -416,7 +427,7 @@ static enum gate_answer preserve_want(struct diff_area *area,
 				      struct origin_write *write)
 {
 	u64 left = starved_left(&area->starved, preserve_class(work, write), write,
-				READ_ONCE(area->config.storage->stored_ns));
+				&area->config.storage->stored_ns);
 
 	if (left) {
 		preserve_starve(area, work, write, left);
@@ -441,9 +452,9 @@ static enum gate_answer preserve_park(struct diff_area *area,
 }
 
 enum gate_answer preserve_write(struct diff_area *area,
-				    struct origin_write *write,
-				    sector_t first, sector_t last,
-				    struct list_head *areas)
+				struct origin_write *write,
+				sector_t first, sector_t last,
+				struct list_head *areas)
 {
 	enum gate_answer answer = GATE_READY;
 	struct preserving work = {
@@ -476,6 +487,8 @@ out:
 		starved_end(&area->starved, write);
 	return answer;
 }
+
+/* Settling */
 
 /*
  * Claims what has no entry yet, and has it stored as soon as it is loaded. That
@@ -521,4 +534,3 @@ int preserve_settle(struct diff_area *area, sector_t first, sector_t last)
 	atomic_dec(&area->settling);
 	return ret;
 }
-

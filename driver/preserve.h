@@ -3,6 +3,7 @@
 #define BLKSNAP_PRESERVE_H
 
 #include "diff_area.h"
+#include "gate.h"
 
 /**
  * preserve_write() - preserves what a held write will overwrite

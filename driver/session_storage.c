@@ -2,10 +2,9 @@
 /*
  * The difference storage of a session: opened at the take, filled as far as it
  * must be, and in nobody's way, neither that of an origin nor that of another
- * session. Which conflicts there are: docs/design.md, "Difference storage on
- * tracked disks".
+ * session. Which conflicts there are: docs/design.md, "The take" and "Difference
+ * storage in files".
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/blkdev.h>
 #include <linux/math64.h>
@@ -31,7 +30,7 @@
 static struct session *taking;		/* protected by ranges_mutex */
 static DEFINE_MUTEX(ranges_mutex);	/* a piece is mapped, or nobody does it */
 
-static unsigned int storage_block_size(struct session *session)
+static unsigned int session_storage_block_size(struct session *session)
 {
 	struct snapshot *snapshot;
 	unsigned int size = UINT_MAX;
@@ -80,8 +79,9 @@ static struct snapshot *session_origin_below(struct session *session,
  * upon an origin's disk: what is stored would arrive there as a write of another
  * driver, be preserved, stored, and arrive again.
  */
-static int storage_check_pair(struct session *session, struct session *origins,
-			   struct session *diff)
+static int session_storage_check_pair(struct session *session,
+				      struct session *origins,
+				      struct session *diff)
 {
 	struct snapshot *snapshot = NULL;
 
@@ -113,7 +113,7 @@ static int storage_check_pair(struct session *session, struct session *origins,
  * What an image is asked to write it stores, and waits for that: a store must
  * not wait for an image.
  */
-static bool storage_is_on_image(const struct session *session)
+static bool session_storage_is_on_image(const struct session *session)
 {
 	const struct block_device *bdev = session->storage->bdev;
 	unsigned int i;
@@ -124,7 +124,7 @@ static bool storage_is_on_image(const struct session *session)
 	return bdev && image_is(disk_devt(bdev->bd_disk));
 }
 
-static int storage_walk(struct session *session)
+static int session_storage_walk(struct session *session)
 {
 	struct diff_storage *storage = session->storage;
 
@@ -138,12 +138,13 @@ static int storage_walk(struct session *session)
 	return 0;
 }
 
-static int storage_check(struct session *session, struct list_head *active)
+static int session_storage_check(struct session *session,
+				 struct list_head *active)
 {
 	struct session *other;
 	int ret;
 
-	ret = storage_walk(session);
+	ret = session_storage_walk(session);
 	if (ret)
 		return error_set(&session->error, session->name, ret,
 				 "cannot find out what %s consists of",
@@ -152,21 +153,21 @@ static int storage_check(struct session *session, struct list_head *active)
 		return error_set(&session->error, session->name, -EXDEV,
 				 "nobody can tell what %s is built upon: it may be an origin",
 				 session->diff_file);
-	if (storage_is_on_image(session))
+	if (session_storage_is_on_image(session))
 		return error_set(&session->error, session->name, -EXDEV,
 				 "%s is an image, or built upon one",
 				 session->diff_file);
-	ret = storage_check_pair(session, session, session);
+	ret = session_storage_check_pair(session, session, session);
 	list_for_each_entry(other, active, active_node) {
 		if (!ret)
-			ret = storage_check_pair(session, other, session);
+			ret = session_storage_check_pair(session, other, session);
 		if (!ret)
-			ret = storage_check_pair(session, session, other);
+			ret = session_storage_check_pair(session, session, other);
 	}
 	return ret;
 }
 
-static void storage_low_space(void *owner, u64 free, int err)
+static void session_storage_low_space(void *owner, u64 free, int err)
 {
 	struct session *session = owner;
 
@@ -199,8 +200,9 @@ static void snapshot_trim(const struct snapshot *snapshot,
 	*end = max(from, to) - bdev->bd_start_sect;
 }
 
-static void storage_trim(void *owner, struct block_device *bdev, sector_t *first,
-		      sector_t *end)
+static void session_storage_trim(void *owner, struct block_device *bdev,
+				 sector_t *first,
+				 sector_t *end)
 {
 	struct session *session = owner;
 	struct snapshot *snapshot;
@@ -221,8 +223,8 @@ static bool session_has_origin_on(const struct session *session,
 }
 
 /* Of an active session, or of one that is being taken. */
-static bool storage_disk_is_origin(const struct session *session,
-				const struct gendisk *disk)
+static bool session_storage_disk_is_origin(const struct session *session,
+					   const struct gendisk *disk)
 {
 	return (session && session_has_origin_on(session, disk)) ||
 	       tracker_disk_has_areas(disk);
@@ -232,25 +234,25 @@ static bool storage_disk_is_origin(const struct session *session,
  * A piece that is mapped while an area of its disk is active, or about to be, is
  * not known to that: what is stored there would be preserved, and so on.
  */
-static int storage_map(void *owner, struct block_device *bdev,
-		    int (*map)(struct segment *segment),
-		    struct segment *segment)
+static int session_storage_map(void *owner, struct block_device *bdev,
+			       int (*map)(struct segment *segment),
+			       struct segment *segment)
 {
 	int ret = -EXDEV;
 
 	mutex_lock(&ranges_mutex);
-	if (!storage_disk_is_origin(taking, bdev->bd_disk))
+	if (!session_storage_disk_is_origin(taking, bdev->bd_disk))
 		ret = map ? map(segment) : 0;
 	mutex_unlock(&ranges_mutex);
 	return ret;
 }
 
-static const struct diff_file_ops storage_file_ops = {
-	.trim = storage_trim,
-	.map = storage_map,
+static const struct diff_file_ops session_storage_file_ops = {
+	.trim = session_storage_trim,
+	.map = session_storage_map,
 };
 
-static u64 storage_origin_bytes(struct session *session)
+static u64 session_storage_origin_bytes(struct session *session)
 {
 	struct snapshot *snapshot;
 	u64 bytes = 0;
@@ -261,21 +263,21 @@ static u64 storage_origin_bytes(struct session *session)
 }
 
 /* How large a storage may grow, if the administrator has not said it. */
-static u64 storage_default_limit(struct session *session)
+static u64 session_storage_default_limit(struct session *session)
 {
-	u64 limit = min(div_u64(storage_origin_bytes(session), DIFF_ORIGIN_SHARE),
+	u64 limit = min(div_u64(session_storage_origin_bytes(session), DIFF_ORIGIN_SHARE),
 			session->storage->ops->room(session->storage) / 2);
 
 	return round_down(limit, DIFF_STORAGE_STEP);
 }
 
-static int storage_pick_limit(struct session *session)
+static int session_storage_pick_limit(struct session *session)
 {
 	struct diff_storage *storage = session->storage;
 	u64 given = storage->ops->given ? storage->ops->given(storage) : 0;
 
 	if (!session->has_diff_limit)
-		session->diff_limit = storage_default_limit(session);
+		session->diff_limit = session_storage_default_limit(session);
 	if (given || session->diff_limit >= DIFF_STORAGE_STEP)
 		return 0;
 	if (session->has_diff_limit)
@@ -287,7 +289,7 @@ static int storage_pick_limit(struct session *session)
 }
 
 /* It has all its space from the start where it could not grow later. */
-static int storage_fill(struct session *session)
+static int session_storage_fill(struct session *session)
 {
 	struct diff_storage *storage = session->storage;
 	u64 bytes = min_t(u64, session->diff_limit, S64_MAX);
@@ -298,31 +300,31 @@ static int storage_fill(struct session *session)
 	first = min(first, max(storage->ops->room(storage) / 2, DIFF_FIRST_MIN));
 	if (diff_storage_does_io(storage) ||
 	    (storage->bdev &&
-	     !storage_disk_is_origin(session, storage->bdev->bd_disk)))
+	     !session_storage_disk_is_origin(session, storage->bdev->bd_disk)))
 		bytes = min(bytes, round_up(first, DIFF_STORAGE_STEP));
 	return storage->ops->fill(storage, bytes);
 }
 
-static int storage_prepare(struct session *session,
-			   struct list_head *active)
+static int session_storage_prepare(struct session *session,
+				   struct list_head *active)
 {
-	int ret = storage_pick_limit(session);
+	int ret = session_storage_pick_limit(session);
 
 	/* Before it is filled, if it is known where it lies; and after. */
 	if (!ret && (session->storage->bdev ||
 		     diff_storage_does_io(session->storage)))
-		ret = storage_check(session, active);
-	return ret ?: storage_fill(session);
+		ret = session_storage_check(session, active);
+	return ret ?: session_storage_fill(session);
 }
 
-static struct diff_storage *storage_try(struct session *session)
+static struct diff_storage *session_storage_try(struct session *session)
 {
 	struct diff_storage_config config = {
 		.path = session->diff_file,
-		.block_size = storage_block_size(session),
+		.block_size = session_storage_block_size(session),
 		.error = &session->error,
 		.who = session->name,
-		.low_space = storage_low_space,
+		.low_space = session_storage_low_space,
 		.owner = session,
 	};
 
@@ -330,7 +332,7 @@ static struct diff_storage *storage_try(struct session *session)
 		return diff_storage_open_memory(&config);
 	if (session->diff_target.dev)
 		return diff_storage_open_bdev(session->diff_target.dev, &config);
-	return diff_storage_open_file(&session->diff_target, &storage_file_ops,
+	return diff_storage_open_file(&session->diff_target, &session_storage_file_ops,
 				      &config);
 }
 
@@ -344,7 +346,7 @@ void session_storage_close(struct session *session)
 
 int session_storage_open(struct session *session, struct list_head *active)
 {
-	struct diff_storage *storage = storage_try(session);
+	struct diff_storage *storage = session_storage_try(session);
 	int ret = 0;
 
 	if (IS_ERR(storage))
@@ -352,9 +354,9 @@ int session_storage_open(struct session *session, struct list_head *active)
 	session->storage = storage;
 	session->low_space = false;
 	if (storage->ops->fill)
-		ret = storage_prepare(session, active);
+		ret = session_storage_prepare(session, active);
 	if (!ret)
-		ret = storage_check(session, active);
+		ret = session_storage_check(session, active);
 	if (ret)
 		session_storage_close(session);
 	else

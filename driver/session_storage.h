@@ -7,21 +7,24 @@ struct session;
 
 /**
  * session_storage_open() - opens the difference storage of a session
- * @session: configured, its origins are open
+ * @session: configured, its origins are open; its mutex is held
  * @active: the sessions that are active, by &struct session.active_node
  *
  * The storage has as much space as it must have from the start. Context: may
  * sleep; one take at a time.
  *
- * Return: 0; or an errno, the reason in the session's error text, and nothing is
- * open: -EBUSY and -EXDEV when it is in the way of an origin or of another
- * session, -ENOSPC, -EINVAL, or what opening says.
+ * Return: 0; or an errno, the reason in the session's error text unless memory was
+ * short, and nothing is open: -EBUSY and -EXDEV when it is in the way of an origin
+ * or of another session, may be, or is on an image; -ENOSPC, -EINVAL, -ENOMEM, or
+ * what opening says.
  */
 int session_storage_open(struct session *session, struct list_head *active);
 
 /**
  * session_storage_close() - undoes session_storage_open()
- * @session: no area of it is left. Context: may sleep.
+ * @session: no area of it is left
+ *
+ * Waits for its @fail_work. Context: may sleep, not that work.
  */
 void session_storage_close(struct session *session);
 

@@ -89,10 +89,10 @@ u64 starved_waited_ms(const struct origin_write *write)
  * but if somebody waits for the write, not for ever.
  */
 u64 starved_left(const struct starved *starved, enum starved_class class,
-		 struct origin_write *write, u64 stored_ns)
+		 struct origin_write *write, const u64 *stored_ns)
 {
 	u64 limit = starved_limit_ns(), now = ktime_get_ns();
-	u64 since = stored_ns;
+	u64 since = READ_ONCE(*stored_ns); /* not before the time was read */
 
 	if (write->stalled_for != starved) {
 		write->stalled_for = starved;

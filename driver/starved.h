@@ -28,10 +28,11 @@ enum starved_class {
  * @lock: taken in any context
  * @lists: of origin_writes, by class, the oldest first; protected by @lock, but
  *	emptiness is read without
- * @timer: lets the oldest try, at the latest when one is out of time
+ * @timer: lets the oldest of each class try, when one of them is out of time or
+ *	may find memory that nobody announces
  */
 struct starved {
-	spinlock_t lock;
+	spinlock_t lock;	/* protects the lists */
 	struct list_head lists[STARVED_CLASSES];
 	struct timer_list timer;
 };
@@ -76,23 +77,26 @@ bool starved_has_waited(const struct starved *starved,
  * starved_left() - how long a write that was refused memory may still wait
  * @starved: the queue
  * @class: its class
- * @write: the write; its time begins with the first call
- * @stored_ns: when the storage last took something (ktime_get_ns()); nobody's
- *	time is over hold_limit_ms before that
+ * @write: the write; its time begins with the first call since starved_end()
+ * @stored_ns: when the storage last took something (ktime_get_ns()), read here. The
+ *	time of what is written back ends hold_limit_ms after that, that of
+ *	others too, but at the latest three times hold_limit_ms after it began
  *
  * Context: the write's owner's. Return: nanoseconds; 0 if its time is over.
  */
 u64 starved_left(const struct starved *starved, enum starved_class class,
-		 struct origin_write *write, u64 stored_ns);
+		 struct origin_write *write, const u64 *stored_ns);
 
 /**
- * starved_waited_ms() - since when the time of a write has begun
- * @write: starved_left() was called for it. Context: its owner's.
+ * starved_waited_ms() - how long ago the time of a write began
+ * @write: starved_left() was called for it
+ *
+ * Context: its owner's. Return: milliseconds.
  */
 u64 starved_waited_ms(const struct origin_write *write);
 
 /**
- * starved_end() - a write has got memory, or needs none: its time is over
+ * starved_end() - a write has got memory, or needs none: it waits no more
  * @starved: the queue
  * @write: the write, which may wait for another queue's memory now. Context: its
  *	owner's.
@@ -104,10 +108,10 @@ void starved_end(const struct starved *starved, struct origin_write *write);
  * @starved: the queue
  * @class: its class
  * @write: starved_left() was called for it
- * @delay_ns: when it tries again, if nobody resumes it before
+ * @delay_ns: when the oldest of each class try again, at the latest
  *
  * The write is the queue's from now on, and may be on its way again when this
- * returns. Context: any.
+ * returns; the caller keeps the queue. Context: any.
  */
 void starved_add(struct starved *starved, enum starved_class class,
 		 struct origin_write *write, u64 delay_ns);
@@ -116,9 +120,10 @@ void starved_add(struct starved *starved, enum starved_class class,
  * starved_resume_one() - some memory is free: whose turn it is tries again
  * @starved: the queue
  *
- * Stores first; then who is awaited, unless one of the background has waited so
- * much longer. Who gets what he needs is to call this in turn, as is who does
- * not need it any more; so nobody is woken in vain but one. Context: any.
+ * Stores first; then who is awaited, unless one of the background has waited
+ * longer by a quarter of hold_limit_ms. Who gets what he needs is to call this
+ * in turn, as is who does not need it any more; so nobody is woken in vain but
+ * one. Context: any.
  */
 void starved_resume_one(struct starved *starved);
 

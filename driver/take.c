@@ -201,6 +201,8 @@ static int take_open_origins(struct session *session)
 	return 0;
 }
 
+/* Step: the difference storage is open: session_storage.c */
+
 /* Step: each snapshot has its tracker, area and image */
 
 /* An area of this snapshot has failed. Any context. */

@@ -15,6 +15,7 @@
 #include "diff_area.h"
 #include "gate.h"
 #include "preserve.h"
+#include "starved.h"
 #include "tracker.h"
 
 /**
@@ -137,6 +138,7 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 	down_read(&tracker->areas_sem);
 	if (tracker_drops(tracker, bio_op(write->bio))) {
 		__tracker_count_dropped(tracker, last - first + 1);
+		/* It may have been resumed, and needs no memory any more. */
 		tracker_for_each_area(area, tracker)
 			starved_resume_one(&area->starved);
 		answer = GATE_DROPPED;

@@ -64,7 +64,7 @@ load_with_fault() {
 @test "faults: loading the module, allocation by allocation" {
 	# The kernel says where a cache could not be made.
 	expect_log '[Cc]all [Tt]race'
-	each_fault failslab load_with_fault
+	RELOADS=1 each_fault failslab load_with_fault
 }
 
 # --- configuring -----------------------------------------------------------------------------------------------------

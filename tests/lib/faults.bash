@@ -83,7 +83,8 @@ fault_disarm() {
 }
 
 # each_fault KIND COMMAND...: COMMAND N for N from 1 on, which arms the N-th fault of KIND, until one of them has made none;
-# each time nothing is left, and the module is loaded anew. FEWEST is how many there are at least.
+# each time nothing is left, and the module is loaded anew, unless COMMAND does that itself (RELOADS). FEWEST is how many
+# there are at least.
 each_fault() {
 	local kind=$1 n=0 left
 	shift
@@ -97,6 +98,7 @@ each_fault() {
 		left=$(common_left)
 		[[ -z $left ]] || fail "$left"
 		fault_fired "$kind" || break
+		[[ -z ${RELOADS:-} ]] || continue
 		! module_loaded || module_unload
 		module_load
 	done
