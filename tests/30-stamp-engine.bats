@@ -204,8 +204,8 @@ events_are() {
 # is not the same in all kernels, so it is counted in what the kernel was built from.
 watch_polled() {
 	local bit
-	bit=$(awk '/__REQ_FAILFAST_DEV =/ { bit = 9 } /__REQ_POLLED,/ { print bit } /^\t__REQ_.*,/ { bit++ }' \
-		"/lib/modules/$(uname -r)/"{source,build}/include/linux/blk_types.h 2>/dev/null | head -n 1)
+	bit=$(cat "/lib/modules/$(uname -r)/"{source,build}/include/linux/blk_types.h 2>/dev/null |
+		awk '/__REQ_FAILFAST_DEV =/ { bit = 9 } /__REQ_POLLED,/ { print bit; exit } /^\t__REQ_.*,/ { bit++ }')
 	[[ -n $bit ]] || fail "which flag REQ_POLLED is cannot be found out" || return
 	tracing
 	# shellcheck disable=SC2016 # $arg1 is the kernel's
