@@ -18,6 +18,7 @@
 #include <linux/slab.h>
 
 #include "diff_storage.h"
+#include "error.h"
 
 #define STORE_BIOS 16	/* store requests that can always be in flight */
 #define STEP_SECTORS (DIFF_STORAGE_STEP >> SECTOR_SHIFT)
@@ -132,12 +133,16 @@ void diff_storage_set_marks(struct diff_storage *storage, u64 limit, u64 low)
 
 /* Life */
 
+int diff_storage_no_memory(const struct diff_storage_config *config)
+{
+	return error_set(config->error, config->who, -ENOMEM,
+			 "no memory for the difference storage");
+}
+
 int diff_storage_init(struct diff_storage *storage,
 		      const struct diff_storage_ops *ops,
 		      const struct diff_storage_config *config)
 {
-	int ret;
-
 	storage->ops = ops;
 	storage->config = *config;
 	mt_init_flags(&storage->extents, EXTENT_FLAGS);
@@ -148,11 +153,11 @@ int diff_storage_init(struct diff_storage *storage,
 				      WQ_UNBOUND | WQ_MEM_RECLAIM, 1,
 				      config->who);
 	if (!storage->wq)
-		return -ENOMEM;
-	ret = bioset_init(&storage->bios, STORE_BIOS, 0, BIOSET_NEED_BVECS);
-	if (ret)
-		destroy_workqueue(storage->wq);
-	return ret;
+		return diff_storage_no_memory(config);
+	if (!bioset_init(&storage->bios, STORE_BIOS, 0, BIOSET_NEED_BVECS))
+		return 0;
+	destroy_workqueue(storage->wq);
+	return diff_storage_no_memory(config);
 }
 
 void diff_storage_exit(struct diff_storage *storage)

@@ -133,12 +133,21 @@ struct diff_storage {
 };
 
 /**
+ * diff_storage_no_memory() - for open functions: says that there was none
+ * @config: whose error text gets it
+ *
+ * Context: may sleep. Return: -ENOMEM.
+ */
+int diff_storage_no_memory(const struct diff_storage_config *config);
+
+/**
  * diff_storage_init() - for the open function of a kind: a storage without space
  * @storage: zeroed
  * @ops: the kind
  * @config: is copied; what it points to must outlive the storage
  *
- * Context: may sleep. Return: 0 or -ENOMEM.
+ * Context: may sleep. Return: 0, or -ENOMEM with the reason in @config's error
+ * text.
  */
 int diff_storage_init(struct diff_storage *storage,
 		      const struct diff_storage_ops *ops,

@@ -69,9 +69,10 @@ static int bdev_fill(struct diff_storage *storage,
 	storage->bdev = bdev;
 	ret = diff_storage_add(storage, bdev, NULL, RESERVED_SECTORS,
 			       round_down(sectors, DIFF_STORAGE_UNIT_SECTORS));
-	if (ret)
-		diff_storage_exit(storage);
-	return ret;
+	if (!ret)
+		return 0;
+	diff_storage_exit(storage);
+	return diff_storage_no_memory(config);
 }
 
 struct diff_storage *
@@ -82,7 +83,7 @@ diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config)
 
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
 	if (!self)
-		return ERR_PTR(-ENOMEM);
+		return ERR_PTR(diff_storage_no_memory(config));
 	ret = compat_bdev_open(&self->handle, dev, self);
 	if (ret) {
 		error_set(config->error, config->who, ret, "cannot open %s%s",

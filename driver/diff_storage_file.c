@@ -579,7 +579,8 @@ static int file_choose_kind(struct diff_storage_file *self,
 	self->storage.bdev = NULL;
 	self->io.find = file_find;
 	self->io.cred = self->target.cred;
-	return file_io_init(&self->io, config->who);
+	return file_io_init(&self->io, config->who) ?
+		       diff_storage_no_memory(config) : 0;
 }
 
 /* Opening */
@@ -695,11 +696,12 @@ diff_storage_open_file(const struct diff_target *target,
 
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
 	if (!self)
-		return ERR_PTR(-ENOMEM);
+		return ERR_PTR(diff_storage_no_memory(config));
 	self->owner = ops;
 	INIT_LIST_HEAD(&self->segments);
-	ret = diff_target_copy(&self->target, target);
-	if (!ret)
+	if (diff_target_copy(&self->target, target))
+		ret = diff_storage_no_memory(config);
+	else
 		ret = diff_storage_init(&self->storage, &pinned_ops, config);
 	if (ret) {
 		diff_target_clear(&self->target);

@@ -100,7 +100,7 @@ diff_storage_open_memory(const struct diff_storage_config *config)
 	int ret;
 
 	if (!storage)
-		return ERR_PTR(-ENOMEM);
+		return ERR_PTR(diff_storage_no_memory(config));
 	ret = diff_storage_init(storage, &memory_ops, config);
 	if (!ret)
 		return storage;

@@ -13,10 +13,10 @@ struct session;
  * The storage has as much space as it must have from the start. Context: may
  * sleep; one take at a time.
  *
- * Return: 0; or an errno, the reason in the session's error text unless memory was
- * short, and nothing is open: -EBUSY and -EXDEV when it is in the way of an origin
- * or of another session, may be, or is on an image; -ENOSPC, -EINVAL, -ENOMEM, or
- * what opening says.
+ * Return: 0; or an errno, the reason in the session's error text, and nothing is
+ * open: -EBUSY and -EXDEV when it is in the way of an origin or of another
+ * session, may be, or is on an image; -ENOSPC, -EINVAL, -ENOMEM, or what opening
+ * says.
  */
 int session_storage_open(struct session *session, struct list_head *active);
 
