@@ -35,7 +35,7 @@
 
 #define PIECE_CHUNKS 256
 #define PIECE_BYTES SZ_2M
-#define STARVED_RETRY_NS (10 * NSEC_PER_MSEC)
+#define PRESERVE_RETRY_NS (10 * NSEC_PER_MSEC)
 
 /* Loading */
 
@@ -410,7 +410,7 @@ static void preserve_starve(struct diff_area *area, struct preserving *work,
 			    struct origin_write *write, u64 delay)
 {
 	if (work->err == -ENOMEM)
-		delay = min_t(u64, delay, STARVED_RETRY_NS);
+		delay = min_t(u64, delay, PRESERVE_RETRY_NS);
 	starved_add(&area->starved, preserve_class(work, write), write, delay);
 	diff_area_store_soon(area);
 

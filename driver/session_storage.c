@@ -5,7 +5,6 @@
  * session. Which conflicts there are: docs/design.md, "The take" and "Difference
  * storage in files".
  */
-
 #include <linux/blkdev.h>
 #include <linux/math64.h>
 #include <linux/mutex.h>
@@ -201,8 +200,7 @@ static void snapshot_trim(const struct snapshot *snapshot,
 }
 
 static void session_storage_trim(void *owner, struct block_device *bdev,
-				 sector_t *first,
-				 sector_t *end)
+				 sector_t *first, sector_t *end)
 {
 	struct session *session = owner;
 	struct snapshot *snapshot;
@@ -265,10 +263,11 @@ static u64 session_storage_origin_bytes(struct session *session)
 /* How large a storage may grow, if the administrator has not said it. */
 static u64 session_storage_default_limit(struct session *session)
 {
-	u64 limit = min(div_u64(session_storage_origin_bytes(session), DIFF_ORIGIN_SHARE),
-			session->storage->ops->room(session->storage) / 2);
+	u64 share = div_u64(session_storage_origin_bytes(session),
+			    DIFF_ORIGIN_SHARE);
+	u64 room = session->storage->ops->room(session->storage);
 
-	return round_down(limit, DIFF_STORAGE_STEP);
+	return round_down(min(share, room / 2), DIFF_STORAGE_STEP);
 }
 
 static int session_storage_pick_limit(struct session *session)
