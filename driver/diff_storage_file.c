@@ -19,46 +19,19 @@
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
-#include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/statfs.h>
 #include <linux/string.h>
 
 #include "compat/file.h"
+#include "diff_segment.h"
 #include "diff_storage.h"
 #include "diff_storage_file.h"
 #include "diff_target.h"
 #include "error.h"
 #include "file_io.h"
 #include "pinned_file.h"
-
-#define SEGMENT_FLAGS (O_RDWR | O_LARGEFILE)
-#define SEGMENT_MODE 0600
-
-/**
- * struct segment - one file
- * @storage: which it is for; set once
- * @node: in its list
- * @file: open
- * @pin: NULL until its blocks are known
- * @guarded: nobody else writes to it
- * @used: what is stored is written to it by its file system
- * @given: what size it had, in bytes, if it was there
- * @made: by us, with a name: it is removed in the end
- * @grown: by us, from nothing: it is made empty again in the end
- */
-struct segment {
-	struct diff_storage_file *storage;
-	struct list_head node;
-	struct file *file;
-	struct pinned_file *pin;
-	u64 given;
-	bool guarded;
-	bool used;
-	bool made;
-	bool grown;
-};
 
 /**
  * struct diff_storage_file - a storage of files
@@ -84,166 +57,27 @@ static struct diff_storage_file *to_file(struct diff_storage *storage)
 	return container_of(storage, struct diff_storage_file, storage);
 }
 
-static struct segment *file_first(struct diff_storage_file *self)
+static struct diff_segment *file_first(struct diff_storage_file *self)
 {
-	return list_first_entry(&self->segments, struct segment, node);
+	return list_first_entry(&self->segments, struct diff_segment, node);
 }
 
 /* Segments */
 
-static struct segment *segment_new(struct diff_storage_file *self,
-				   struct file *file)
-{
-	struct segment *segment;
-
-	if (IS_ERR(file))
-		return ERR_CAST(file);
-	segment = kzalloc(sizeof(*segment), GFP_KERNEL);
-	if (!segment) {
-		filp_close(file, NULL);
-		return ERR_PTR(-ENOMEM);
-	}
-	segment->storage = self;
-	segment->file = file;
-	INIT_LIST_HEAD(&segment->node);
-	return segment;
-}
-
-static struct segment *segment_open(struct diff_storage_file *self,
-				    const char *path)
-{
-	return segment_new(self, file_open_root(&self->target.root, path,
-						SEGMENT_FLAGS | O_CREAT,
-						SEGMENT_MODE));
-}
-
-static struct segment *segment_open_unnamed(struct diff_storage_file *self)
-{
-	return segment_new(self, file_open_root(&self->directory, ".",
-						SEGMENT_FLAGS | O_TMPFILE,
-						SEGMENT_MODE));
-}
-
-/*
- * The open file must not be the only one who knows the name: that would take the
- * inode from it.
- */
-static void segment_unlink(struct segment *segment)
-{
-	const struct path *path = &segment->file->f_path;
-	struct dentry *parent = dget_parent(path->dentry);
-	struct inode *dir = d_inode(parent);
-
-	path_get(path);
-	if (mnt_want_write(path->mnt))
-		goto out;
-	inode_lock_nested(dir, I_MUTEX_PARENT);
-	if (path->dentry->d_parent == parent && !d_unhashed(path->dentry))
-		compat_unlink(path, dir);
-	inode_unlock(dir);
-	mnt_drop_write(path->mnt);
-out:
-	path_put(path);
-	dput(parent);
-}
-
-/*
- * Whether anything was ever written. What was only read is in the page cache as
- * well, as zeroes, and must not count; tmpfs has nothing but that, and knows.
- */
-static int file_find_data(struct file *file)
-{
-	struct address_space *mapping = file->f_mapping;
-	loff_t pos;
-	int ret;
-
-	ret = filemap_write_and_wait(mapping);
-	if (!ret && file_inode(file)->i_sb->s_magic != TMPFS_MAGIC)
-		ret = invalidate_inode_pages2(mapping);
-	if (ret)
-		return ret;
-	pos = vfs_llseek(file, 0, SEEK_DATA);
-	if (pos == -ENXIO)
-		return 0;
-	return pos < 0 ? pos : -EINVAL;
-}
-
-/*
- * As it was: what was written to a file that was given is gone. Not so what
- * somebody else has written to it before it was pinned.
- */
-static void segment_restore(struct segment *segment)
-{
-	int ret;
-
-	if (!segment->used && file_find_data(segment->file) == -EINVAL) {
-		pr_warn("%s: somebody has written to %pD: it is left as it is\n",
-			segment->storage->storage.config.who, segment->file);
-		return;
-	}
-	ret = vfs_truncate(&segment->file->f_path, 0);
-	if (!ret && segment->given)
-		ret = vfs_fallocate(segment->file, 0, 0, segment->given);
-	if (ret)
-		pr_warn("%s: cannot make %pD again what it was: error %d\n",
-			segment->storage->storage.config.who, segment->file,
-			ret);
-}
-
-static void segment_close(struct segment *segment)
-{
-	if (segment->pin)
-		pinned_file_unpin(segment->pin);
-	if (segment->guarded)
-		file_io_unguard(segment->file);
-	if (segment->made)
-		segment_unlink(segment);
-	else if (segment->grown || segment->used)
-		segment_restore(segment);
-	filp_close(segment->file, NULL);
-	kfree(segment);
-}
-
-/*
- * btrfs writes elsewhere what it overwrites, and so has no fixed place for it,
- * unless it is told otherwise while the file is empty.
- */
-static int segment_allocate(struct segment *segment, u64 bytes)
-{
-	struct file *file = segment->file;
-	int ret = 0;
-
-	if (file_inode(file)->i_sb->s_magic == BTRFS_SUPER_MAGIC)
-		ret = compat_set_nocow(&file->f_path);
-	if (ret)
-		return ret;
-	segment->grown = true;
-	file_io_prepare(file);
-	return vfs_fallocate(file, 0, 0, bytes);
-}
-
-static int segment_guard(struct segment *segment)
-{
-	int ret = file_io_guard(segment->file);
-
-	segment->guarded = !ret;
-	return ret;
-}
-
 /* Nobody else can change it from then on. A storage lies on one device. */
-static int segment_pin(struct segment *segment)
+static int file_pin(struct diff_storage_file *self,
+		    struct diff_segment *segment)
 {
-	const struct diff_storage *storage = &segment->storage->storage;
-	struct pinned_file *pin;
+	const struct diff_storage *storage = &self->storage;
+	int ret;
 
 	if (diff_storage_does_io(storage))
-		return segment_guard(segment);
-	pin = pinned_file_pin(segment->file);
-	if (IS_ERR(pin))
-		return PTR_ERR(pin);
-	segment->pin = pin;
-	return storage->bdev && storage->bdev != pinned_file_bdev(pin) ?
-		-EXDEV : 0;
+		return diff_segment_guard(segment);
+	ret = diff_segment_pin(segment);
+	if (ret)
+		return ret;
+	return storage->bdev &&
+	       storage->bdev != pinned_file_bdev(segment->pin) ? -EXDEV : 0;
 }
 
 static int file_add_piece(void *priv, struct block_device *bdev, sector_t first,
@@ -262,7 +96,7 @@ static int file_add_piece(void *priv, struct block_device *bdev, sector_t first,
 }
 
 static int file_add_guarded(struct diff_storage_file *self,
-			    struct segment *segment)
+			    struct diff_segment *segment)
 {
 	sector_t sectors = i_size_read(file_inode(segment->file)) >>
 			   SECTOR_SHIFT;
@@ -276,7 +110,7 @@ static int file_add_guarded(struct diff_storage_file *self,
 
 /* From here on it belongs to the storage, also if not all of it could be added. */
 static int file_add_segment(struct diff_storage_file *self,
-			    struct segment *segment)
+			    struct diff_segment *segment)
 {
 	struct diff_storage *storage = &self->storage;
 
@@ -288,46 +122,54 @@ static int file_add_segment(struct diff_storage_file *self,
 	return pinned_file_each(segment->pin, file_add_piece, self);
 }
 
-static int file_map_segment(struct segment *segment)
-{
-	struct diff_storage_file *self = segment->storage;
-	int ret = segment_pin(segment);
+/* A segment that is to become a part of a storage. */
+struct file_addition {
+	struct diff_storage_file *self;
+	struct diff_segment *segment;
+};
 
-	return ret ?: file_add_segment(self, segment);
+static int file_map_segment(void *data)
+{
+	const struct file_addition *addition = data;
+	int ret = file_pin(addition->self, addition->segment);
+
+	return ret ?: file_add_segment(addition->self, addition->segment);
 }
 
 /* Growing */
 
 /* Asks the owner, whom it concerns where blocks are. */
-static int file_map(struct diff_storage_file *self,
-		    int (*map)(struct segment *segment),
-		    struct segment *segment)
+static int file_map(struct diff_storage_file *self, int (*map)(void *data),
+		    void *data)
 {
 	struct diff_storage *storage = &self->storage;
 
 	if (!diff_storage_does_io(storage))
 		return self->owner->map(storage->config.owner, storage->bdev,
-					map, segment);
-	return map ? map(segment) : 0;
+					map, data);
+	return map ? map(data) : 0;
 }
 
 /* The owner is asked before the work, and again for its result. */
 static int file_grow_by(struct diff_storage_file *self, u64 bytes)
 {
-	struct segment *segment;
+	struct file_addition addition = { .self = self };
+	struct diff_segment *segment;
 	int ret;
 
 	ret = file_map(self, NULL, NULL);
 	if (ret)
 		return ret;
-	segment = segment_open_unnamed(self);
+	segment = diff_segment_open_unnamed(&self->directory,
+					    self->storage.config.who);
 	if (IS_ERR(segment))
 		return PTR_ERR(segment);
-	ret = segment_allocate(segment, bytes);
+	addition.segment = segment;
+	ret = diff_segment_allocate(segment, bytes);
 	if (!ret)
-		ret = file_map(self, file_map_segment, segment);
+		ret = file_map(self, file_map_segment, &addition);
 	if (list_empty(&segment->node))
-		segment_close(segment);
+		diff_segment_close(segment);
 	return ret;
 }
 
@@ -351,12 +193,12 @@ static void file_close(struct diff_storage *storage)
 {
 	struct diff_storage_file *self = to_file(storage);
 	const struct cred *old = override_creds(self->target.cred);
-	struct segment *segment, *next;
+	struct diff_segment *segment, *next;
 
 	diff_storage_exit(storage);
 	file_io_exit(&self->io);
 	list_for_each_entry_safe(segment, next, &self->segments, node)
-		segment_close(segment);
+		diff_segment_close(segment);
 	revert_creds(old);
 	diff_target_clear(&self->target);
 	path_put(&self->directory);
@@ -397,10 +239,10 @@ static const char *file_problem(int err)
 	}
 }
 
-static int file_check_empty(const struct segment *segment,
+static int file_check_empty(const struct diff_segment *segment,
 			    const struct diff_storage_config *config)
 {
-	int ret = file_find_data(segment->file);
+	int ret = diff_segment_find_data(segment);
 
 	if (!ret)
 		return 0;
@@ -419,7 +261,7 @@ static bool file_has_holes(const struct file *file)
 }
 
 /* Only now nobody can write to it any more, and its device is known. */
-static int file_check_pinned(const struct segment *segment,
+static int file_check_pinned(const struct diff_segment *segment,
 			     const struct diff_storage_config *config)
 {
 	struct block_device *bdev;
@@ -442,17 +284,17 @@ static int file_check_pinned(const struct segment *segment,
 static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
-	struct segment *segment = file_first(self);
+	struct diff_segment *segment = file_first(self);
 	int ret = 0;
 
 	if (!i_size_read(file_inode(segment->file)))
-		ret = segment_allocate(segment, bytes);
+		ret = diff_segment_allocate(segment, bytes);
 	if (ret)
 		return error_set(config->error, config->who, ret,
 				 "cannot allocate %llu bytes for %s", bytes,
 				 config->path);
 	self->storage.bdev = NULL; /* the pin knows better, if there is one */
-	ret = segment_pin(segment);
+	ret = file_pin(self, segment);
 	if (ret)
 		return error_set(config->error, config->who, ret,
 				 "cannot use %s%s", config->path,
@@ -471,14 +313,16 @@ static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
-	struct segment *segment = segment_open_unnamed(self);
-	int ret = PTR_ERR_OR_ZERO(segment);
+	struct diff_segment *segment;
+	int ret;
 
+	segment = diff_segment_open_unnamed(&self->directory, config->who);
+	ret = PTR_ERR_OR_ZERO(segment);
 	if (!ret) {
 		list_add_tail(&segment->node, &self->segments);
-		ret = segment_allocate(segment, bytes);
+		ret = diff_segment_allocate(segment, bytes);
 		if (!ret)
-			ret = segment_pin(segment);
+			ret = file_pin(self, segment);
 		if (!ret)
 			ret = file_add_segment(self, segment);
 	}
@@ -555,7 +399,7 @@ static const struct diff_storage_ops guarded_ops = {
 };
 
 /* btrfs writes elsewhere what it overwrites, unless told otherwise in time. */
-static bool file_stays_in_place(const struct segment *segment)
+static bool file_stays_in_place(const struct diff_segment *segment)
 {
 	const struct inode *inode = file_inode(segment->file);
 
@@ -567,7 +411,7 @@ static bool file_stays_in_place(const struct segment *segment)
 static int file_choose_kind(struct diff_storage_file *self,
 			    const struct diff_storage_config *config)
 {
-	const struct segment *segment = file_first(self);
+	const struct diff_segment *segment = file_first(self);
 
 	if (file_stays_in_place(segment))
 		return 0;
@@ -622,21 +466,23 @@ static int file_find_parent(struct diff_storage_file *self)
 /* The file, if need be a new one; an unnamed one if it is a directory. */
 static int file_open_first(struct diff_storage_file *self)
 {
+	const char *who = self->storage.config.who;
 	const char *path = self->target.path;
-	struct segment *segment;
+	struct diff_segment *segment;
 	bool named = true;
 	int ret;
 
 	ret = file_find_parent(self);
 	if (ret)
 		return ret;
-	segment = segment_open(self, path);
+	segment = diff_segment_open(&self->target.root, path, who);
 	if (segment == ERR_PTR(-EISDIR)) {
 		named = false;
 		path_put(&self->directory);
 		self->directory = (struct path){};
 		ret = file_find_directory(self, path);
-		segment = ret ? ERR_PTR(ret) : segment_open_unnamed(self);
+		segment = ret ? ERR_PTR(ret) :
+				diff_segment_open_unnamed(&self->directory, who);
 	}
 	/* What is guarded by another session is immutable. */
 	if (segment == ERR_PTR(-EPERM))
@@ -649,7 +495,7 @@ static int file_open_first(struct diff_storage_file *self)
 	return 0;
 }
 
-static int file_check_first(const struct segment *segment,
+static int file_check_first(const struct diff_segment *segment,
 			    const struct diff_storage_config *config)
 {
 	struct inode *inode = file_inode(segment->file);

@@ -8,22 +8,21 @@ struct block_device;
 struct diff_storage;
 struct diff_storage_config;
 struct diff_target;
-struct segment;
 
 /**
  * struct diff_file_ops - what a storage of files asks its owner
  * @trim: leaves out of a piece of @bdev what must not be used, by moving @first
  *	(up) or @end (down). May sleep
- * @map: calls @map, which makes @segment a part of the storage, unless @bdev may
- *	not be used now; nothing that changes the answer happens meanwhile. May
- *	sleep. Returns what that does, or -EXDEV. With NULL it only answers
+ * @map: calls @map with @data, which makes more of @bdev a part of the storage,
+ *	unless @bdev may not be used now; nothing that changes the answer happens
+ *	meanwhile. May sleep. Returns what that does, or -EXDEV. With NULL it only
+ *	answers
  */
 struct diff_file_ops {
 	void (*trim)(void *owner, struct block_device *bdev, sector_t *first,
 		     sector_t *end);
 	int (*map)(void *owner, struct block_device *bdev,
-		   int (*map)(struct segment *segment),
-		   struct segment *segment);
+		   int (*map)(void *data), void *data);
 };
 
 /**

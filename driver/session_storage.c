@@ -233,14 +233,13 @@ static bool session_storage_disk_is_origin(const struct session *session,
  * not known to that: what is stored there would be preserved, and so on.
  */
 static int session_storage_map(void *owner, struct block_device *bdev,
-			       int (*map)(struct segment *segment),
-			       struct segment *segment)
+			       int (*map)(void *data), void *data)
 {
 	int ret = -EXDEV;
 
 	mutex_lock(&ranges_mutex);
 	if (!session_storage_disk_is_origin(taking, bdev->bd_disk))
-		ret = map ? map(segment) : 0;
+		ret = map ? map(data) : 0;
 	mutex_unlock(&ranges_mutex);
 	return ret;
 }

@@ -15,6 +15,7 @@
 #include "event.h"
 #include "snapshot.h"
 #include "tracker.h"
+#include "value.h"
 
 #define CHUNK_SIZE_MIN SZ_4K
 #define CHUNK_SIZE_MAX SZ_64M
@@ -212,18 +213,6 @@ void session_remove(struct snapshot *snapshot)
 	kfree(snapshot->frozen);
 }
 
-/* Replaces a stored path by a copy of another one. */
-static int snapshot_store_path(char **where, const char *path)
-{
-	char *copy = kstrdup(path, GFP_KERNEL);
-
-	if (!copy)
-		return -ENOMEM;
-	kfree(*where);
-	*where = copy;
-	return 0;
-}
-
 int session_set_diff(struct session *session, const char *path)
 {
 	struct diff_target target;
@@ -236,7 +225,8 @@ int session_set_diff(struct session *session, const char *path)
 	ret = diff_target_resolve(&target, path, &session->error, session->name);
 	if (ret)
 		goto out;
-	ret = snapshot_store_path(&session->diff_file, path);
+	ret = value_keep(&session->diff_file, path, &session->error,
+			 session->name);
 	if (!ret)
 		swap(session->diff_target, target);
 	diff_target_clear(&target);
@@ -367,7 +357,8 @@ int snapshot_set_device(struct snapshot *snapshot, const char *path)
 	if (!ret)
 		ret = snapshot_try_device(snapshot, dev);
 	if (!ret)
-		ret = snapshot_store_path(&snapshot->device, path);
+		ret = value_keep(&snapshot->device, path, &snapshot->error,
+				 snapshot->label);
 	if (!ret)
 		snapshot->dev = dev;
 	mutex_unlock(&session->mutex);

@@ -35,6 +35,7 @@
 #include "origin.h"
 #include "tracker.h"
 #include "tracking.h"
+#include "value.h"
 
 #define BLOCK_SIZE_MIN SZ_4K
 #define BLOCK_SIZE_MAX SZ_64M
@@ -363,7 +364,6 @@ static int tracking_try_device(struct tracking *tracking, dev_t dev)
 
 static int __tracking_set_device(struct tracking *tracking, const char *path)
 {
-	char *copy;
 	dev_t dev;
 	int ret;
 
@@ -378,15 +378,12 @@ static int __tracking_set_device(struct tracking *tracking, const char *path)
 	ret = __tracking_refuse_twin(tracking, dev);
 	if (!ret)
 		ret = tracking_try_device(tracking, dev);
-	if (ret)
-		return ret;
-	copy = kstrdup(path, GFP_KERNEL);
-	if (!copy)
-		return -ENOMEM;
-	kfree(tracking->device);
-	tracking->device = copy;
-	tracking->dev = dev;
-	return 0;
+	if (!ret)
+		ret = value_keep(&tracking->device, path, &tracking->error,
+				 tracking->name);
+	if (!ret)
+		tracking->dev = dev;
+	return ret;
 }
 
 int tracking_set_device(struct tracking *tracking, const char *path)

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Values as they are written to attributes.
+ *
+ * What cannot be a value is refused in words, as anything else is.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/err.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
@@ -9,6 +13,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
+#include "error.h"
 #include "value.h"
 
 /* The most that configfs hands over in one piece. */
@@ -36,7 +41,7 @@ static bool value_is_too_long(char *page, size_t count)
 	return true;
 }
 
-int value_get_switch(const char *page, size_t count)
+static int value_parse_switch(const char *page, size_t count)
 {
 	if (value_is_too_long((char *)page, count))
 		return -ENAMETOOLONG;
@@ -47,7 +52,7 @@ int value_get_switch(const char *page, size_t count)
 	return page[0] - '0';
 }
 
-char *value_get(const char *page, size_t count)
+static char *value_copy(const char *page, size_t count)
 {
 	if (value_is_too_long((char *)page, count))
 		return ERR_PTR(-ENAMETOOLONG);
@@ -56,6 +61,55 @@ char *value_get(const char *page, size_t count)
 	if (!count || memchr(page, '\0', count))
 		return ERR_PTR(-EINVAL);
 	return kmemdup_nul(page, count, GFP_KERNEL) ?: ERR_PTR(-ENOMEM);
+}
+
+static const char *value_problem(int err)
+{
+	switch (err) {
+	case -ENAMETOOLONG:
+		return "a value of 4095 bytes or more";
+	case -ENOMEM:
+		return "no memory for the value";
+	default:
+		return "not a value";
+	}
+}
+
+char *value_get(const char *page, size_t count, const char *attr,
+		struct error_text *error, const char *who)
+{
+	char *value = value_copy(page, count);
+
+	if (IS_ERR(value))
+		error_set(error, who, PTR_ERR(value), "%s: %s", attr,
+			  value_problem(PTR_ERR(value)));
+	return value;
+}
+
+int value_get_switch(const char *page, size_t count, const char *attr,
+		     struct error_text *error, const char *who)
+{
+	int value = value_parse_switch(page, count);
+
+	if (value == -ENAMETOOLONG)
+		error_set(error, who, value, "%s: %s", attr,
+			  value_problem(value));
+	else if (value < 0)
+		error_set(error, who, value, "%s: %.*s is neither 0 nor 1",
+			  attr, (int)strcspn(page, "\n"), page);
+	return value;
+}
+
+int value_keep(char **where, const char *value, struct error_text *error,
+	       const char *who)
+{
+	char *copy = kstrdup(value, GFP_KERNEL);
+
+	if (!copy)
+		return error_set(error, who, -ENOMEM, "no memory for %s", value);
+	kfree(*where);
+	*where = copy;
+	return 0;
 }
 
 static unsigned int value_shift_of(char suffix)

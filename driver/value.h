@@ -4,10 +4,15 @@
 
 #include <linux/types.h>
 
+struct error_text;
+
 /**
  * value_get() - the value that was written to an attribute, as a string
  * @page: as configfs hands it over
  * @count: bytes of it
+ * @attr: the attribute's name
+ * @error: gets the reason of a refusal
+ * @who: for its log line
  *
  * Context: may sleep.
  *
@@ -16,20 +21,37 @@
  * write on the same open file; -EINVAL for an empty value or one with a zero
  * byte; -ENOMEM.
  */
-char *value_get(const char *page, size_t count);
+char *value_get(const char *page, size_t count, const char *attr,
+		struct error_text *error, const char *who);
 
 /**
  * value_get_switch() - the value that was written to an attribute, as 0 or 1
  * @page: as configfs hands it over
  * @count: bytes of it
+ * @attr: the attribute's name
+ * @error: gets the reason of a refusal
+ * @who: for its log line
  *
- * Needs no memory: what ends something must not.
+ * Needs no memory: what ends something must not, such as a session (I7).
  *
- * Context: any.
+ * Context: may sleep.
  *
  * Return: 0 or 1; -ENAMETOOLONG as for value_get(); -EINVAL for anything else.
  */
-int value_get_switch(const char *page, size_t count);
+int value_get_switch(const char *page, size_t count, const char *attr,
+		     struct error_text *error, const char *who);
+
+/**
+ * value_keep() - replaces a value that is kept by a copy of another one
+ * @where: the value that is kept, or NULL
+ * @value: the other one
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ *
+ * Context: may sleep. Return: 0; -ENOMEM, and the one that was kept still is.
+ */
+int value_keep(char **where, const char *value, struct error_text *error,
+	       const char *who);
 
 /**
  * value_parse_size() - a size in bytes
