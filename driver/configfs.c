@@ -2,8 +2,6 @@
 /*
  * /sys/kernel/config/blksnap/: the top of what the administrator types and reads.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/configfs.h>
 #include <linux/module.h>
 

@@ -6,8 +6,6 @@
  * While a session is active, its directory and those of its snapshots depend on
  * it, so that rmdir answers EBUSY, and so does rmmod.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/configfs.h>
 #include <linux/kdev_t.h>
 #include <linux/module.h>
@@ -487,7 +485,8 @@ static struct config_item *session_make_snapshot(struct config_group *group,
 					 name));
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
 	if (!self)
-		return ERR_PTR(-ENOMEM);
+		return ERR_PTR(error_set(&session->error, session->name, -ENOMEM,
+					 "no memory for %s", name));
 	ret = session_add(session, &self->snapshot, name);
 	if (ret) {
 		kfree(self);
@@ -542,7 +541,8 @@ static struct config_group *sessions_make_session(struct config_group *group,
 					 name));
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
 	if (!self)
-		return ERR_PTR(-ENOMEM);
+		return ERR_PTR(error_set(NULL, "sessions", -ENOMEM,
+					 "no memory for %s", name));
 	session_init(&self->session, name);
 	config_group_init_type_name(&self->group, name, &session_type);
 	return &self->group;

@@ -5,8 +5,6 @@
  * Here values are parsed and shown; what they do is in tracking.c. While a
  * tracker is enabled, rmdir answers EBUSY, and so does rmmod.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/configfs.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -264,7 +262,8 @@ static struct config_item *trackers_make_tracker(struct config_group *group,
 					 name));
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
 	if (!self)
-		return ERR_PTR(-ENOMEM);
+		return ERR_PTR(error_set(NULL, "trackers", -ENOMEM,
+					 "no memory for %s", name));
 	tracking_add(&self->tracking, name);
 	config_item_init_type_name(&self->item, name, &tracker_type);
 	return &self->item;

@@ -152,8 +152,7 @@ static void segment_restore(struct diff_segment *segment)
 		ret = vfs_fallocate(segment->file, 0, 0, segment->given);
 	if (ret)
 		pr_warn("%s: cannot make %pD again what it was: error %d\n",
-			segment->who, segment->file,
-			ret);
+			segment->who, segment->file, ret);
 }
 
 void diff_segment_close(struct diff_segment *segment)

@@ -11,7 +11,8 @@ struct pinned_file;
 
 /**
  * struct diff_segment - one file of a difference storage
- * @node: for the list of the owner, who serialises all that is done with it
+ * @node: for the list of the owner, who serialises all that is done with it;
+ *	empty at first
  * @who: for log lines; set once
  * @file: open; set once
  * @pin: NULL until its blocks are known
@@ -70,14 +71,14 @@ int diff_segment_find_data(const struct diff_segment *segment);
  * @segment: neither pinned nor guarded
  * @bytes: the size
  *
- * Context: may sleep. Return: 0, -ENOSPC, -EDQUOT, -EROFS, or another errno of the
+ * Context: may sleep; with the rights that it was opened with. Return: 0, -ENOSPC, -EDQUOT, -EROFS, or another errno of the
  * file system.
  */
 int diff_segment_allocate(struct diff_segment *segment, u64 bytes);
 
 /**
  * diff_segment_guard() - from now on nobody else changes the file
- * @segment: allocated
+ * @segment: whether all of it is allocated can be looked at from then on
  *
  * Context and return: as file_io_guard().
  */
@@ -95,8 +96,11 @@ int diff_segment_pin(struct diff_segment *segment);
  * diff_segment_close() - lets go of the file, which is again what it was
  * @segment: no I/O to it is in flight; in no list that anybody looks at
  *
- * What we have made is gone; what was given has its size, and nothing written to
- * it. Where that fails, a line in the log says so. Context: may sleep.
+ * What we have made is gone, if it still has its name; what was given has its
+ * size, and nothing that we have stored. What somebody else has written to it is
+ * left, and a line in the log says so, as it does where restoring it fails.
+ *
+ * Context: may sleep; with the rights that it was opened with.
  */
 void diff_segment_close(struct diff_segment *segment);
 

@@ -12,8 +12,6 @@
  * file sees zeroes, whatever is preserved in it. Other segments are guarded, and
  * written by the file system.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/blkdev.h>
 #include <linux/cred.h>
 #include <linux/err.h>

@@ -225,8 +225,8 @@ int session_set_diff(struct session *session, const char *path)
 	ret = diff_target_resolve(&target, path, &session->error, session->name);
 	if (ret)
 		goto out;
-	ret = value_keep(&session->diff_file, path, &session->error,
-			 session->name);
+	ret = value_keep(&session->diff_file, path, "diff_file",
+			 &session->error, session->name);
 	if (!ret)
 		swap(session->diff_target, target);
 	diff_target_clear(&target);
@@ -357,8 +357,8 @@ int snapshot_set_device(struct snapshot *snapshot, const char *path)
 	if (!ret)
 		ret = snapshot_try_device(snapshot, dev);
 	if (!ret)
-		ret = value_keep(&snapshot->device, path, &snapshot->error,
-				 snapshot->label);
+		ret = value_keep(&snapshot->device, path, "device",
+				 &snapshot->error, snapshot->label);
 	if (!ret)
 		snapshot->dev = dev;
 	mutex_unlock(&session->mutex);

@@ -379,8 +379,8 @@ static int __tracking_set_device(struct tracking *tracking, const char *path)
 	if (!ret)
 		ret = tracking_try_device(tracking, dev);
 	if (!ret)
-		ret = value_keep(&tracking->device, path, &tracking->error,
-				 tracking->name);
+		ret = value_keep(&tracking->device, path, "device",
+				 &tracking->error, tracking->name);
 	if (!ret)
 		tracking->dev = dev;
 	return ret;

@@ -4,8 +4,6 @@
  *
  * What cannot be a value is refused in words, as anything else is.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/err.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
@@ -100,13 +98,14 @@ int value_get_switch(const char *page, size_t count, const char *attr,
 	return value;
 }
 
-int value_keep(char **where, const char *value, struct error_text *error,
-	       const char *who)
+int value_keep(char **where, const char *value, const char *attr,
+	       struct error_text *error, const char *who)
 {
 	char *copy = kstrdup(value, GFP_KERNEL);
 
 	if (!copy)
-		return error_set(error, who, -ENOMEM, "no memory for %s", value);
+		return error_set(error, who, -ENOMEM, "%s: %s", attr,
+				 value_problem(-ENOMEM));
 	kfree(*where);
 	*where = copy;
 	return 0;

@@ -34,7 +34,7 @@ char *value_get(const char *page, size_t count, const char *attr,
  *
  * Needs no memory: what ends something must not, such as a session (I7).
  *
- * Context: may sleep.
+ * Context: any.
  *
  * Return: 0 or 1; -ENAMETOOLONG as for value_get(); -EINVAL for anything else.
  */
@@ -43,15 +43,16 @@ int value_get_switch(const char *page, size_t count, const char *attr,
 
 /**
  * value_keep() - replaces a value that is kept by a copy of another one
- * @where: the value that is kept, or NULL
+ * @where: where it is; NULL there if none is kept
  * @value: the other one
+ * @attr: the attribute's name
  * @error: gets the reason of a refusal
  * @who: for its log line
  *
  * Context: may sleep. Return: 0; -ENOMEM, and the one that was kept still is.
  */
-int value_keep(char **where, const char *value, struct error_text *error,
-	       const char *who);
+int value_keep(char **where, const char *value, const char *attr,
+	       struct error_text *error, const char *who);
 
 /**
  * value_parse_size() - a size in bytes
