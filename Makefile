@@ -74,21 +74,21 @@ bench-report: ## make docs/benchmarks.md from what was measured
 	@tests/bench/report
 
 .PHONY: install
-install: modules tool install-unit ## install module, udev rules, unit and tool (DESTDIR, PREFIX, UDEVDIR, UNITDIR)
+install: modules tool install-scripts ## install module, udev rules, unit and tool (DESTDIR, PREFIX, UDEVDIR, UNITDIR)
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" INSTALL_MOD_DIR=updates \
 		$(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)" DEPMOD=true) modules_install
-	install -d "$(DESTDIR)$(UDEVDIR)/rules.d" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/lib/blksnap"
-	install -m 644 udev-rules/*.rules "$(DESTDIR)$(UDEVDIR)/rules.d/"
-	install -m 755 scripts/blksnap "$(DESTDIR)$(PREFIX)/sbin/blksnap"
-	install -m 644 scripts/backup.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/backup.bash"
 	install -m 755 build/blksnap-copy "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	$(if $(DESTDIR),,depmod "$(KVER)")
 	$(if $(DESTDIR),,-udevadm control --reload)
 
-# With the place where the tool is.
-.PHONY: install-unit
-install-unit:
-	install -d "$(DESTDIR)$(UNITDIR)"
+# What needs no building. The unit has the place where the tool is.
+.PHONY: install-scripts
+install-scripts:
+	install -d "$(DESTDIR)$(UDEVDIR)/rules.d" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/lib/blksnap" \
+		"$(DESTDIR)$(UNITDIR)"
+	install -m 644 udev-rules/*.rules "$(DESTDIR)$(UDEVDIR)/rules.d/"
+	install -m 755 scripts/blksnap "$(DESTDIR)$(PREFIX)/sbin/blksnap"
+	install -m 644 scripts/lib/*.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/"
 	sed 's|/usr/local/sbin/|$(PREFIX)/sbin/|' scripts/blksnap.service >"$(DESTDIR)$(UNITDIR)/blksnap.service"
 	chmod 644 "$(DESTDIR)$(UNITDIR)/blksnap.service"
 
@@ -98,7 +98,7 @@ uninstall: ## remove what install put there
 	rm -f $(patsubst udev-rules/%,"$(DESTDIR)$(UDEVDIR)/rules.d/%",$(wildcard udev-rules/*.rules))
 	rm -f "$(DESTDIR)$(UNITDIR)/blksnap.service"
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap"
-	rm -f "$(DESTDIR)$(PREFIX)/lib/blksnap/backup.bash" "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
+	rm -f "$(DESTDIR)$(PREFIX)/lib/blksnap/"*.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	-rmdir "$(DESTDIR)$(PREFIX)/lib/blksnap"
 	$(if $(DESTDIR),,depmod "$(KVER)")
 	$(if $(DESTDIR),,-udevadm control --reload)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034,SC2154 # what is set by one part of blksnap is used by others
+#
+# Hooks: programs that are run before the take and after it.
+#
+# They run while this process notes signals: nothing is substituted here, see session.bash.
+
+readonly hooks_default=/etc/blksnap/hooks.d
+
+hooks=() hook_failed=''
+hooks_begun=''
+
+# find_hooks DIRECTORY: sets hooks to its executables, in the order in which they run.
+find_hooks() {
+	local hook
+	for hook in "$1"/*; do
+		if [[ -f $hook && -x $hook && ${hook##*/} =~ ^[A-Za-z0-9_-]+$ ]]; then
+			hooks+=("$hook")
+		fi
+	done
+}
+
+# Not with the lock: it may start something that stays.
+run_hook() {
+	local status=0
+	(
+		trap - EXIT
+		[[ -z $lock_descriptor ]] || exec {lock_descriptor}>&-
+		exec "$1" "$2" >&2
+	) || status=$?
+	[[ $status -eq 0 ]] || say "the hook $1 $2 ended with $status"
+	return "$status"
+}
+
+# The last one first, as what it undoes was done last.
+post_hooks() {
+	local i
+	[[ -n $hooks_begun ]] || return 0
+	hooks_begun=
+	for ((i = ${#hooks[@]} - 1; i >= 0; i--)); do
+		run_hook "${hooks[i]}" post-take || hook_failed=1
+	done
+}
+
+pre_hooks() {
+	local hook
+	hooks_begun=1
+	for hook in "${hooks[@]}"; do
+		run_hook "$hook" pre-take || fail "nothing is backed up"
+		[[ -z $signal ]] || exit "${signal_status[$signal]}"
+	done
+}
