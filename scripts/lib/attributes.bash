@@ -4,6 +4,7 @@
 # Files of configfs and sysfs: how they are read and written, and what is said of a refusal.
 
 readonly configfs=/sys/kernel/config/blksnap
+readonly sysfs_block=/sys/block
 
 # Where much is read, functions set the variable that their first argument names: a substitution is a process, and on
 # slow machines many of them are most of the time that a command takes.

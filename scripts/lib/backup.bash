@@ -7,6 +7,9 @@
 
 # ---- images ----
 
+image='' image_device='' image_size='' image_id='' image_diskseq='' image_generation='' image_number='' image_base=''
+image_block_size=''
+
 # read_image SESSION SNAPSHOT: sets what is to be known of the image.
 read_image() {
 	local object=$configfs/sessions/$1/$2 sysfs

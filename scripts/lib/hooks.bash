@@ -3,7 +3,7 @@
 #
 # Hooks: programs that are run before the take and after it.
 #
-# They run while this process notes signals: nothing is substituted here, see session.bash.
+# They run while this process notes signals: nothing is substituted here, see taking.bash.
 
 readonly hooks_default=/etc/blksnap/hooks.d
 

@@ -3,8 +3,6 @@
 #
 # blksnap show: all that is known of a session.
 
-readonly sysfs_block=/sys/block
-
 # attributes_of DIRECTORY: KEY<tab>VALUE, lines of a value joined by a space
 attributes_of() {
 	local file key value
