@@ -147,6 +147,8 @@ void diff_area_fail(struct diff_area *area, enum diff_area_state state,
 	what.va = &args;
 	error_set(&area->error, area->config.name, err, "%pV", &what);
 	va_end(args);
+	/* what @error has comes first: pairs with diff_area_has_failed() */
+	smp_store_release(&area->explained, true);
 	trace_blksnap_state(area->config.origin->bd_dev, state, err);
 
 	starved_resume_all(&area->starved);

@@ -117,6 +117,7 @@ struct diff_stats {
  * @state: left once, by diff_area_fail() or diff_area_retire(), with release
  *	semantics
  * @error: why
+ * @explained: @error has the reason; set once, with release semantics
  * @map: which granules are preserved, and where
  * @lock: taken from completions; protects @ready and the chunks' lists and
  *	states
@@ -142,6 +143,7 @@ struct diff_area {
 	wait_queue_head_t unused;
 	enum diff_area_state state;
 	struct error_text error;
+	bool explained;
 	struct diff_map map;
 	spinlock_t lock;	/* protects the next one, and the chunks */
 	struct list_head ready;
@@ -246,6 +248,18 @@ static inline enum diff_area_state diff_area_state(struct diff_area *area)
 	smp_rmb();
 	/* what comes after must not be read before: the same pair */
 	return smp_load_acquire(&area->state);
+}
+
+/**
+ * diff_area_has_failed() - has it failed, and does @error say why?
+ * @area: the area
+ *
+ * Somewhat later than diff_area_state(); never after a release. Context: any.
+ */
+static inline bool diff_area_has_failed(struct diff_area *area)
+{
+	/* what @error has must not be read before: pairs with diff_area_fail() */
+	return smp_load_acquire(&area->explained);
 }
 
 /**

@@ -15,6 +15,7 @@
 #include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "diff_storage.h"
@@ -57,6 +58,28 @@ static sector_t storage_next_step(struct diff_storage *storage, sector_t need)
 	return round_down(step, STEP_SECTORS);
 }
 
+/* A limit, and so a step, may be larger than any disk or file. */
+static sector_t storage_bound_step(struct diff_storage *storage, sector_t step)
+{
+	unsigned int noio;
+	sector_t room;
+
+	if (!storage->ops->room)
+		return step;
+	/* As in &diff_storage_ops.grow: stores wait for this. */
+	noio = memalloc_noio_save();
+	room = storage->ops->room(storage) >> SECTOR_SHIFT;
+	memalloc_noio_restore(noio);
+	room = max(round_down(room, STEP_SECTORS), STEP_SECTORS);
+	return min(step, room);
+}
+
+/* Is it the size of the step that there is no room for? */
+static bool storage_is_no_room(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT || err == -EFBIG;
+}
+
 /* If there is no room for the step, perhaps there is for a part of it. */
 static int storage_grow_by(struct diff_storage *storage, sector_t step)
 {
@@ -65,10 +88,11 @@ static int storage_grow_by(struct diff_storage *storage, sector_t step)
 
 	if (!storage->ops->grow)
 		return -EOPNOTSUPP;
+	step = storage_bound_step(storage, step);
 	do {
 		ret = storage->ops->grow(storage, step);
 		step = round_down(step / 2, STEP_SECTORS);
-	} while ((ret == -ENOSPC || ret == -EDQUOT) && step);
+	} while (storage_is_no_room(ret) && step);
 	/* All that there was may have been of no use. */
 	return ret ?: storage->size > size ? 0 : -ENOSPC;
 }

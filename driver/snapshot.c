@@ -119,8 +119,7 @@ static void session_fail_work(struct work_struct *work)
 		if (READ_ONCE(snapshot->shared_failure))
 			session_share_failure(session, snapshot);
 	list_for_each_entry(snapshot, &session->snapshots, node)
-		if (!snapshot->announced &&
-		    diff_area_state(snapshot->area) != DIFF_AREA_ACTIVE)
+		if (!snapshot->announced && diff_area_has_failed(snapshot->area))
 			snapshot_announce(snapshot);
 }
 

@@ -541,6 +541,21 @@ mebibytes() {
 	full_speed xfs
 }
 
+@test "diff file: with a limit beyond any disk or file it grows as far as there is room" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 64M
+	session_take s
+	put "$SESSIONS/s/diff_limit" 18446744073709551615
+	wait_until 60 larger_than $((64 << 20))
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=100 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active ]]
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 2)" ext4
+}
+
 @test "diff file: low space is announced once, a limit that is raised takes effect" {
 	local dir events=$BATS_TEST_TMPDIR/events
 	fs_on "$(disk 2)" ext4

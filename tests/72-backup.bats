@@ -679,6 +679,13 @@ teardown() {
 	origin_away
 	module_unload
 	run -0 blksnap verify "$backups"
+	# What begins with a dash is no option, of the copier neither.
+	cd "$BATS_TEST_TMPDIR"
+	cp -a "$chain" ./-chain
+	run -0 blksnap verify -- -chain
+	run -0 blksnap restore -- -chain -restored
+	cmp ./-restored 00003
+	cd /
 	rm -f "$BATS_TEST_TMPDIR/restored"
 	restored 00002
 	blksnap merge "$chain" 3

@@ -94,7 +94,8 @@ take_with_fault() {
 	session_make s "$TARGET" "${DEVICES[@]}"
 	fault_arm "$KIND" "$1"
 	refused_or_done s ENOMEM
-	cmp -n 65536 "$(image_of s s1)" "${DEVICES[0]}"
+	# Not the superblock: a file system that is mounted writes there when it is thawed.
+	cmp -i 4096 -n 61440 "$(image_of s s1)" "${DEVICES[0]}"
 	session_destroy s
 }
 
@@ -105,7 +106,7 @@ take_with_fault() {
 
 @test "faults: taking two origins with a file system, with differences in a file, allocation by allocation" {
 	local dir
-	mkfs.ext4 -q "$ORIGIN"
+	mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$ORIGIN"
 	mkfs.ext4 -q "$DIFF"
 	mount_test "$ORIGIN" origin >/dev/null
 	dir=$(mount_test "$DIFF" diff)

@@ -76,6 +76,11 @@ attr_write() {
 		echo "this version of the driver has no attribute $2"
 		return 1
 	fi
+	# It would be written line by line, and the last one count.
+	if [[ $3 == *$'\n'* ]]; then
+		echo "a value with a newline"
+		return 1
+	fi
 	# in braces, so that the message of a failed redirection is caught too
 	{ printf '%s\n' "$3" >"$file"; } 2>&1
 }

@@ -367,7 +367,7 @@ command_backup() {
 	# Who may read backups may read everything.
 	umask 077
 	parse_options ' --diff --limit --session --full --differential --track --renamed --hooks --no-hooks --json --parent --manifest ' "$@"
-	operands+=("${after[@]}")
+	add_paths
 	after=()
 	[[ ${#operands[@]} -ge 1 ]] || usage_error "DIRECTORY is missing"
 	directory=${operands[0]}

@@ -176,6 +176,15 @@ chain_arguments() {
 
 # ---- directories ----
 
+# What follows `--` becomes operands that the copier takes for no option, whatever they begin with.
+add_paths() {
+	local path
+	for path in "${after[@]}"; do
+		[[ $path != -?* ]] || path=./$path
+		operands+=("$path")
+	done
+}
+
 # find_chain PATH: sets chain to the directory of a chain: this one, or the only one in it.
 find_chain() {
 	local path=${1%/} found=() candidate

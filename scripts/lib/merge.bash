@@ -41,7 +41,10 @@ merge_to_full() {
 	chain_arguments "$id" || fail "$id cannot be made a full; see: blksnap verify $chain"
 	rm -f -- "$data.index.partial" "$data.partial"
 	copy "${chain##*/}" merge --heading "# blksnap merged ${m_uuid[$id]}" "$data.partial" "$data.index.partial" \
-		"${m_size[$id]}" "${chain_files[@]}" || fail "$chain: nothing was merged"
+		"${m_size[$id]}" "${chain_files[@]}" || {
+		rm -f -- "$data.index.partial" "$data.partial"
+		fail "$chain: nothing was merged"
+	}
 	m_kind[$id]=full m_parent[$id]='' m_parent_uuid[$id]='' m_since[$id]=0
 	m_data[$id]=$id.full m_index[$id]=$id.full.index
 	publish "$id"
@@ -52,7 +55,7 @@ command_merge() {
 	local id
 	umask 077
 	parse_options ' ' "$@"
-	operands+=("${after[@]}")
+	add_paths
 	[[ ${#operands[@]} -eq 2 ]] || usage_error "merge takes DIRECTORY and NUMBER"
 	need_backup_tools
 	find_chain "${operands[0]}"

@@ -75,8 +75,9 @@ restore_streams() {
 command_restore() {
 	local id larger=()
 	parse_options ' --at --larger ' "$@"
-	operands+=("${after[@]}")
+	add_paths
 	[[ ${#operands[@]} -eq 2 ]] || usage_error "restore takes DIRECTORY and TARGET"
+	[[ -n ${operands[1]} ]] || usage_error "TARGET is empty"
 	[[ -z $opt_larger ]] || larger=(--larger)
 	need_backup_tools
 	if [[ ${operands[0]} == - ]]; then

@@ -14,7 +14,8 @@ too. COMMAND finds in its environment
   BLKSNAP_SESSION   the session's name
   BLKSNAP_IMAGES    the images' paths, in the order of the devices, with spaces
 
-Exit codes: that of COMMAND, 128 + N if signal N ended it; 125 if it was not begun.
+Exit codes: that of COMMAND, 128 + N if signal N ended it; 126 if it cannot be
+executed, 127 if there is none such; 125 if the snapshot was not taken.
 END
 }
 

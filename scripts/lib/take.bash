@@ -36,9 +36,8 @@ command_take() {
 	[[ -n $opt_diff ]] || usage_error "--diff is missing"
 	need_driver
 	take_session "$session" "$opt_diff" "$opt_limit" "${operands[@]:1}"
-	unfinished=
-	# it is there, and that is what the exit code is to say
-	trap '' INT TERM HUP
+	# It is there, and that is what the exit code is to say; but if nobody is told of it, it is removed again.
+	trap '' INT TERM HUP PIPE
 	if [[ -n $opt_json ]]; then
 		json_session "$session"
 		echo
@@ -46,4 +45,5 @@ command_take() {
 		find_images "$session"
 		printf '%s\n' "${images[@]}"
 	fi
+	unfinished=
 }

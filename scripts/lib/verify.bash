@@ -64,7 +64,7 @@ END
 command_verify() {
 	local status=0 chains=() path
 	parse_options ' --json ' "$@"
-	operands+=("${after[@]}")
+	add_paths
 	[[ ${#operands[@]} -eq 1 ]] || usage_error "verify takes one DIRECTORY"
 	need_backup_tools
 	if [[ ${operands[0]} == - ]]; then

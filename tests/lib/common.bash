@@ -47,9 +47,10 @@ fail() {
 	return 1
 }
 
-# settle: waits until udev has dealt with all events so far.
+# settle: waits until udev has dealt with all events so far. On the debug kernel the daemon was seen to hang up on who asks.
 settle() {
-	udevadm settle --timeout=$((60 * ${BLKSNAP_SLOW:-1}))
+	local timeout=$((60 * ${BLKSNAP_SLOW:-1}))
+	udevadm settle --timeout="$timeout" || udevadm settle --timeout="$timeout"
 }
 
 # udev_away: nobody looks at images that come and go, which costs more than the take itself; until udev_back, or the end of
