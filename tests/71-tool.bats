@@ -217,6 +217,7 @@ ended_with() {
 	nothing_left
 	refused_by_tool 'a value with a newline' blksnap take s --diff "$(disk 2)" $'/dev/nothing\n'"$(disk 1)"
 	nothing_left
+	# shellcheck disable=SC2016 # for sh
 	refused_by_tool 'write error' sh -c 'exec blksnap take s --diff "$1" "$2" >/dev/full' _ "$(disk 2)" "$(disk 1)"
 	nothing_left
 	mkfs.ext4 -q "$(disk 4)" 65536
