@@ -548,6 +548,8 @@ teardown() {
 	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev" /dev/mapper/second
 	[[ $output == *"$other/00002.json: damaged"* && $output != *'removed'* ]]
 	[[ $(sha256sum "$other"/0000[12]*) == "$before" && -e $other/00003.json ]]
+	run -1 --separate-stderr blksnap verify --json "$other"
+	[[ $(jq -rs 'map(.backup[-5:] + .state) | join(" ")' <<<"$output") == '00002damaged 00001good 00003good' ]]
 	blksnap track --off "$dev"
 }
 

@@ -29,10 +29,18 @@ print_verdict() {
 }
 
 verify_chain() {
-	local id bad=0 path
+	local id bad=0 path file
 	lock "$chain" shared
 	read_chain "$chain"
 	bad=${#damaged_manifests[@]}
+	for file in "${damaged_manifests[@]}"; do
+		[[ -n $opt_json ]] || continue
+		printf '{'
+		json_member backup "$chain/${file%.json}"
+		printf ', '
+		json_member state damaged
+		printf '}\n'
+	done
 	sum_indexes "${backups[@]}"
 	for id in "${backups[@]}"; do
 		if verify_backup "$id"; then
