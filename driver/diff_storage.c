@@ -58,7 +58,10 @@ static sector_t storage_next_step(struct diff_storage *storage, sector_t need)
 	return round_down(step, STEP_SECTORS);
 }
 
-/* A limit, and so a step, may be larger than any disk or file. */
+/*
+ * A limit, and so a step, may be larger than any disk or file. A tmpfs without a
+ * limit says that it has no room; so does what has some left for root alone.
+ */
 static sector_t storage_bound_step(struct diff_storage *storage, sector_t step)
 {
 	unsigned int noio;
@@ -70,8 +73,8 @@ static sector_t storage_bound_step(struct diff_storage *storage, sector_t step)
 	noio = memalloc_noio_save();
 	room = storage->ops->room(storage) >> SECTOR_SHIFT;
 	memalloc_noio_restore(noio);
-	room = max(round_down(room, STEP_SECTORS), STEP_SECTORS);
-	return min(step, room);
+	room = round_down(room, STEP_SECTORS);
+	return room ? min(step, room) : step;
 }
 
 /* Is it the size of the step that there is no room for? */

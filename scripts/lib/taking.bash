@@ -60,7 +60,7 @@ make_session() {
 	[[ -z $limit ]] || set_attr "$object" diff_limit "$limit"
 }
 
-# Between freezing and thawing nothing is printed: see above.
+# Between freezing and thawing nothing is printed: see upper.bash.
 activate() {
 	local session=$1 diff=$2 object=$configfs/sessions/$1 message note status=0
 	shift 2
