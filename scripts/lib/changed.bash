@@ -93,11 +93,7 @@ changed_since() {
 	[[ $opt_since -lt $number ]] || fail "$1 is snapshot $number of its generation: nothing is known since $opt_since"
 	if [[ -n $opt_json ]]; then
 		printf '{'
-		json_member generation "$(<"$cbt/generation")"
-		printf ', '
-		json_member number "$number"
-		printf ', '
-		json_member since "$opt_since"
+		json_members generation "$(<"$cbt/generation")" number "$number" since "$opt_since"
 	fi
 	print_changed "$(<"$cbt/block_size")" "$3" changed_blocks "$cbt"
 }

@@ -23,15 +23,11 @@ command_list() {
 		mapfile -t snapshots < <(children "$object")
 		if [[ -n $opt_json ]]; then
 			printf '%s{' "$separator"
-			json_member session "$session"
-			printf ', '
-			json_member state "$(attr_read "$object" state)"
+			json_members session "$session" state "$(attr_read "$object" state)"
 			printf ', "snapshots": '
 			json_list "${snapshots[@]}"
 			printf ', '
-			json_member diff_used "$(attr_read "$object" diff_used)"
-			printf ', '
-			json_member diff_size "$(attr_read "$object" diff_size)"
+			json_members diff_used "$(attr_read "$object" diff_used)" diff_size "$(attr_read "$object" diff_size)"
 			printf '}'
 			separator=', '
 		else

@@ -68,6 +68,17 @@ json_member() {
 	fi
 }
 
+# json_members KEY VALUE...: with commas between them
+json_members() {
+	local separator=
+	while [[ $# -gt 0 ]]; do
+		printf '%s' "$separator"
+		json_member "$1" "$2"
+		separator=', '
+		shift 2
+	done
+}
+
 # human_size BYTES: as 512, 1.5K, 20M; rounded up.
 human_size() {
 	local units=KMGTPE unit=0 factor=1024 tenths

@@ -18,13 +18,7 @@ print_verdict() {
 		return
 	fi
 	printf '{'
-	json_member backup "$2"
-	printf ', '
-	json_member kind "${m_kind[$1]}"
-	printf ', '
-	json_member created "${m_created[$1]}"
-	printf ', '
-	json_member state "${3,,}"
+	json_members backup "$2" kind "${m_kind[$1]}" created "${m_created[$1]}" state "${3,,}"
 	printf '}\n'
 }
 
@@ -36,9 +30,7 @@ verify_chain() {
 	for file in "${damaged_manifests[@]}"; do
 		[[ -n $opt_json ]] || continue
 		printf '{'
-		json_member backup "$chain/${file%.json}"
-		printf ', '
-		json_member state damaged
+		json_members backup "$chain/${file%.json}" state damaged
 		printf '}\n'
 	done
 	sum_indexes "${backups[@]}"

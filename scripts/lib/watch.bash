@@ -24,19 +24,11 @@ print_event() {
 		return
 	fi
 	printf '{'
-	json_member time "$1"
-	printf ', '
 	if [[ -n $4 ]]; then
-		json_member tracker "$4"
+		json_members time "$1" tracker "$4" origin "$5" event "$6"
 	else
-		json_member session "$2"
-		printf ', '
-		json_member snapshot "$3"
+		json_members time "$1" session "$2" snapshot "$3" origin "$5" event "$6"
 	fi
-	printf ', '
-	json_member origin "$5"
-	printf ', '
-	json_member event "$6"
 	printf '}\n'
 }
 
