@@ -83,22 +83,12 @@ static ssize_t snapshot_chunk_size_store(struct config_item *item,
 					 const char *page, size_t count)
 {
 	struct snapshot *snapshot = to_snapshot(item);
-	char *value;
 	u64 bytes;
 	int ret;
 
-	value = value_get(page, count, "chunk_size", &snapshot->error,
-			  snapshot->label);
-	if (IS_ERR(value))
-		return PTR_ERR(value);
-	ret = value_parse_size(value, &bytes);
-	if (ret)
-		error_set(&snapshot->error, snapshot->label, ret,
-			  "chunk_size: %s is not a size", value);
-	else
-		ret = snapshot_set_chunk_size(snapshot, bytes);
-	kfree(value);
-	return ret ?: count;
+	ret = value_get_size(page, count, "chunk_size", &snapshot->error,
+			     snapshot->label, &bytes);
+	return ret ?: snapshot_set_chunk_size(snapshot, bytes) ?: count;
 }
 CONFIGFS_ATTR(snapshot_, chunk_size);
 
@@ -272,21 +262,12 @@ static ssize_t session_store_size(struct config_item *item, const char *page,
 				  int (*set)(struct session *session, u64 bytes))
 {
 	struct session *session = to_session(item);
-	char *value;
 	u64 bytes;
 	int ret;
 
-	value = value_get(page, count, attr, &session->error, session->name);
-	if (IS_ERR(value))
-		return PTR_ERR(value);
-	ret = value_parse_size(value, &bytes);
-	if (ret)
-		error_set(&session->error, session->name, ret,
-			  "%s: %s is not a size", attr, value);
-	else
-		ret = set(session, bytes);
-	kfree(value);
-	return ret ?: count;
+	ret = value_get_size(page, count, attr, &session->error, session->name,
+			     &bytes);
+	return ret ?: set(session, bytes) ?: count;
 }
 
 static ssize_t session_diff_limit_store(struct config_item *item,

@@ -67,22 +67,12 @@ static ssize_t tracker_block_size_store(struct config_item *item,
 					const char *page, size_t count)
 {
 	struct tracking *tracking = to_tracking(item);
-	char *value;
 	u64 bytes;
 	int ret;
 
-	value = value_get(page, count, "block_size", &tracking->error,
-			  tracking->name);
-	if (IS_ERR(value))
-		return PTR_ERR(value);
-	ret = value_parse_size(value, &bytes);
-	if (ret)
-		error_set(&tracking->error, tracking->name, ret,
-			  "block_size: %s is not a size", value);
-	else
-		ret = tracking_set_block_size(tracking, bytes);
-	kfree(value);
-	return ret ?: count;
+	ret = value_get_size(page, count, "block_size", &tracking->error,
+			     tracking->name, &bytes);
+	return ret ?: tracking_set_block_size(tracking, bytes) ?: count;
 }
 CONFIGFS_ATTR(tracker_, block_size);
 

@@ -98,19 +98,6 @@ int value_get_switch(const char *page, size_t count, const char *attr,
 	return value;
 }
 
-int value_keep(char **where, const char *value, const char *attr,
-	       struct error_text *error, const char *who)
-{
-	char *copy = kstrdup(value, GFP_KERNEL);
-
-	if (!copy)
-		return error_set(error, who, -ENOMEM, "%s: %s", attr,
-				 value_problem(-ENOMEM));
-	kfree(*where);
-	*where = copy;
-	return 0;
-}
-
 static unsigned int value_shift_of(char suffix)
 {
 	static const char suffixes[] = "KMGT";
@@ -119,7 +106,7 @@ static unsigned int value_shift_of(char suffix)
 	return suffix && found ? 10 * (found - suffixes + 1) : 0;
 }
 
-int value_parse_size(const char *value, u64 *bytes)
+static int value_parse_size(const char *value, u64 *bytes)
 {
 	size_t digits = strspn(value, "0123456789");
 	unsigned int shift = value_shift_of(value[digits]);
@@ -133,6 +120,34 @@ int value_parse_size(const char *value, u64 *bytes)
 		    check_add_overflow(*bytes, (u64)(value[i] - '0'), bytes))
 			return -ERANGE;
 	return check_shl_overflow(*bytes, shift, bytes) ? -ERANGE : 0;
+}
+
+int value_get_size(const char *page, size_t count, const char *attr,
+		   struct error_text *error, const char *who, u64 *bytes)
+{
+	char *value = value_get(page, count, attr, error, who);
+	int ret;
+
+	if (IS_ERR(value))
+		return PTR_ERR(value);
+	ret = value_parse_size(value, bytes);
+	if (ret)
+		error_set(error, who, ret, "%s: %s is not a size", attr, value);
+	kfree(value);
+	return ret;
+}
+
+int value_keep(char **where, const char *value, const char *attr,
+	       struct error_text *error, const char *who)
+{
+	char *copy = kstrdup(value, GFP_KERNEL);
+
+	if (!copy)
+		return error_set(error, who, -ENOMEM, "%s: %s", attr,
+				 value_problem(-ENOMEM));
+	kfree(*where);
+	*where = copy;
+	return 0;
 }
 
 int value_parse_range(char *value, u64 *offset, u64 *length)

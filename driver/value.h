@@ -42,6 +42,22 @@ int value_get_switch(const char *page, size_t count, const char *attr,
 		     struct error_text *error, const char *who);
 
 /**
+ * value_get_size() - the value that was written to an attribute, as a size
+ * @page: as configfs hands it over
+ * @count: bytes of it
+ * @attr: the attribute's name
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ * @bytes: the answer: digits were written, and optionally one of K, M, G, T:
+ *	powers of 1024
+ *
+ * Context: may sleep. Return: 0; what value_get() says; -EINVAL for what is no
+ * size, -ERANGE for one that no number can hold.
+ */
+int value_get_size(const char *page, size_t count, const char *attr,
+		   struct error_text *error, const char *who, u64 *bytes);
+
+/**
  * value_keep() - replaces a value that is kept by a copy of another one
  * @where: where it is; NULL there if none is kept
  * @value: the other one
@@ -53,15 +69,6 @@ int value_get_switch(const char *page, size_t count, const char *attr,
  */
 int value_keep(char **where, const char *value, const char *attr,
 	       struct error_text *error, const char *who);
-
-/**
- * value_parse_size() - a size in bytes
- * @value: digits, and optionally one of K, M, G, T: powers of 1024
- * @bytes: the answer
- *
- * Context: any. Return: 0, -EINVAL, or -ERANGE.
- */
-int value_parse_size(const char *value, u64 *bytes);
 
 /**
  * value_parse_range() - a range in bytes: "OFFSET LENGTH", with one space
