@@ -27,6 +27,7 @@
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/ftrace.h>
+#include <linux/kprobes.h>
 #include <linux/mutex.h>
 #include <linux/rculist.h>
 #include <linux/string.h>
@@ -155,29 +156,54 @@ static struct ftrace_ops partition_ops = {
 
 /* Life */
 
-static int watch_function(struct ftrace_ops *ops, const char *function)
-{
-	char name[32];
-	int ret;
-
-	strscpy(name, function, sizeof(name));
-	ret = ftrace_set_filter(ops, name, strlen(name), 0);
-	if (ret)
-		pr_err("cannot find %s: error %d\n", function, ret);
-	return ret;
-}
-
-/* What is traced, and by whom it is seen. */
-static const struct {
+/*
+ * What is traced, and by whom it is seen. ftrace would find a function by its
+ * name too, but for that it names every function that it knows, and those of
+ * modules by a search in all their symbols: with XFS and btrfs loaded that
+ * takes seconds.
+ */
+static const struct watch_function {
 	const char *name;
+	void *function;			/* NULL: it is not exported */
 	struct ftrace_ops *ops;
 } watch_functions[] = {
-	{ "set_capacity", &capacity_ops },
-	{ "set_capacity_and_notify", &capacity_ops },
-	{ "invalidate_disk", &end_ops },
-	{ "blk_mark_disk_dead", &end_ops },
-	{ "bdev_resize_partition", &partition_ops },
+	{ "set_capacity", set_capacity, &capacity_ops },
+	{ "set_capacity_and_notify", set_capacity_and_notify, &capacity_ops },
+	{ "invalidate_disk", invalidate_disk, &end_ops },
+	{ "blk_mark_disk_dead", blk_mark_disk_dead, &end_ops },
+	{ "bdev_resize_partition", NULL, &partition_ops },
 };
+
+/* A kprobe is told where its function is; one that is disabled does no more. */
+static int watch_find(const char *name, unsigned long *address)
+{
+	struct kprobe probe = {
+		.symbol_name = name,
+		.flags = KPROBE_FLAG_DISABLED,
+	};
+	int ret;
+
+	ret = register_kprobe(&probe);
+	if (ret)
+		return ret;
+	*address = (unsigned long)probe.addr;
+	unregister_kprobe(&probe);
+	return 0;
+}
+
+static int watch_function(const struct watch_function *watched)
+{
+	unsigned long address = (unsigned long)watched->function;
+	int ret = 0;
+
+	if (!address)
+		ret = watch_find(watched->name, &address);
+	if (!ret)
+		ret = ftrace_set_filter_ip(watched->ops, address, 0, 0);
+	if (ret)
+		pr_err("cannot trace %s: error %d\n", watched->name, ret);
+	return ret;
+}
 
 static struct ftrace_ops *const watch_ops[] = {
 	&capacity_ops, &end_ops, &partition_ops
@@ -198,8 +224,7 @@ int disk_watch_init(void)
 	int ret = 0;
 
 	for (i = 0; !ret && i < ARRAY_SIZE(watch_functions); i++)
-		ret = watch_function(watch_functions[i].ops,
-				     watch_functions[i].name);
+		ret = watch_function(&watch_functions[i]);
 	if (ret)
 		watch_forget_functions();
 	return ret;

@@ -24,6 +24,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/bio.h>
+#include <linux/blkdev.h>
 #include <linux/ftrace.h>
 #include <linux/mutex.h>
 
@@ -57,13 +58,14 @@ static struct ftrace_ops filter_ops = {
 
 int filter_init(filter_fn handler)
 {
-	static char name[] = FILTER_FUNCTION;
 	int ret;
 
 	filter_handler = handler;
-	ret = ftrace_set_filter(&filter_ops, name, strlen(name), 1);
+	/* Not by its name: see disk_watch.c. */
+	ret = ftrace_set_filter_ip(&filter_ops, (unsigned long)submit_bio_noacct,
+				   0, 1);
 	if (ret)
-		pr_err("cannot find " FILTER_FUNCTION ": error %d\n", ret);
+		pr_err("cannot trace " FILTER_FUNCTION ": error %d\n", ret);
 	return ret;
 }
 
