@@ -112,7 +112,8 @@ static void notrace watch_capacity(unsigned long ip, unsigned long parent_ip,
 				   struct ftrace_regs *fregs)
 {
 	rcu_read_lock();
-	watch_disk_resized(compat_hook_arg0(fregs), compat_hook_arg1(fregs));
+	watch_disk_resized((void *)compat_hook_arg(fregs, 0),
+			   compat_hook_arg(fregs, 1));
 	rcu_read_unlock();
 }
 
@@ -120,22 +121,35 @@ static void notrace watch_end(unsigned long ip, unsigned long parent_ip,
 			      struct ftrace_ops *ops, struct ftrace_regs *fregs)
 {
 	rcu_read_lock();
-	watch_disk_resized(compat_hook_arg0(fregs), 0);
+	watch_disk_resized((void *)compat_hook_arg(fregs, 0), 0);
 	rcu_read_unlock();
 }
 
+/*
+ * One that shrinks is lost, and says so. One that grows may not have done so yet
+ * when the verdict is asked for; the next who asks hears of it. The kernel
+ * refuses to resize a partition that begins elsewhere than is said.
+ */
 static void notrace watch_partition(unsigned long ip, unsigned long parent_ip,
 				    struct ftrace_ops *ops,
 				    struct ftrace_regs *fregs)
 {
-	const struct gendisk *disk = compat_hook_arg0(fregs);
-	unsigned int partno = compat_hook_arg1(fregs);
+	const struct gendisk *disk = (void *)compat_hook_arg(fregs, 0);
+	unsigned int partno = compat_hook_arg(fregs, 1);
+	sector_t first = compat_hook_arg(fregs, 2);
+	sector_t sectors = compat_hook_arg(fregs, 3);
 	struct disk_watch *watch;
 
 	rcu_read_lock();
-	list_for_each_entry_rcu(watch, &watches, node)
-		if (watch->disk == disk && watch->partno == partno)
+	list_for_each_entry_rcu(watch, &watches, node) {
+		if (watch->disk != disk || watch->partno != partno ||
+		    watch->first != first)
+			continue;
+		if (first + sectors <= watch->last)
+			watch_tell(watch, WATCH_LOST);
+		else
 			watch->event(watch);
+	}
 	rcu_read_unlock();
 }
 

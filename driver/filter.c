@@ -47,7 +47,7 @@ static void notrace filter_hook(unsigned long ip, unsigned long parent_ip,
 				struct ftrace_ops *ops,
 				struct ftrace_regs *fregs)
 {
-	if (filter_handler(compat_hook_arg0(fregs)))
+	if (filter_handler((struct bio *)compat_hook_arg(fregs, 0)))
 		compat_hook_divert(fregs, filter_taken);
 }
 

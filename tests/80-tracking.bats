@@ -1030,6 +1030,38 @@ lost() {
 	tracker_destroy u
 }
 
+# resized DISK SIZE: its first partition, which stays in use.
+resized() {
+	printf 'start=2048, size=%s\n' "$2" | sfdisk -q -X gpt --no-reread --no-tell-kernel "$1"
+	partx -u "$1"
+}
+
+@test "tracking: a partition that is resized in place: grown, a new generation; shrunk, lost, and told without being asked" {
+	local dev part generation
+	dev=$(disk 1)
+	partition "$dev" 64M
+	part=$(part "$dev" 1)
+	tracker_make t "$part"
+	session_of "$(disk 2)" "$part"
+	generation=$(tracker_get t generation)
+	resized "$dev" 128M
+	[[ $(tracker_get t state) == tracking && $(tracker_get t number) == 0 ]]
+	[[ $(tracker_get t generation) != "$generation" ]]
+	log_has 'blksnap: t: .*has grown'
+	[[ $(session_get s state) == active && $(blockdev --getsz "$(image_of s s1)") -eq $((64 * 2048)) ]]
+	written "$part" 127M 4096
+	session_release s
+	session_take s
+	changed_is "$(image_of s s1)" 2032:1
+	resized "$dev" 32M
+	wait_until 20 log_has 'blksnap: t: ENODEV: '
+	wait_until 20 log_has 'blksnap: s/s1: ENODEV: '
+	lost t
+	[[ $(session_get s state) == lost ]]
+	session_destroy s
+	tracker_destroy t
+}
+
 @test "tracking: trackers that come and go while there are writers and sessions" {
 	local dev i
 	dev=$(disk 5)

@@ -11,21 +11,13 @@
  * arguments, and where the call goes on.
  */
 
-static __always_inline void *compat_hook_arg0(struct ftrace_regs *fregs)
+static __always_inline unsigned long
+compat_hook_arg(struct ftrace_regs *fregs, unsigned int nr)
 {
 #ifdef HAVE_FTRACE_ACCESSORS
-	return (void *)ftrace_regs_get_argument(fregs, 0);
+	return ftrace_regs_get_argument(fregs, nr);
 #else
-	return (void *)regs_get_kernel_argument(&fregs->regs, 0);
-#endif
-}
-
-static __always_inline unsigned long compat_hook_arg1(struct ftrace_regs *fregs)
-{
-#ifdef HAVE_FTRACE_ACCESSORS
-	return ftrace_regs_get_argument(fregs, 1);
-#else
-	return regs_get_kernel_argument(&fregs->regs, 1);
+	return regs_get_kernel_argument(&fregs->regs, nr);
 #endif
 }
 
