@@ -193,12 +193,12 @@ image_was_written() {
 	session_destroy s
 }
 
-# cycle NAME SECONDS DIFF DEVICE...: makes, takes, reads, releases and destroys; prints how often.
+# cycle NAME SECONDS DIFF DEVICE...: makes, takes, reads, releases and destroys, for so long and twice at least; prints how often.
 cycle() {
 	local name=$1 end=$((SECONDS + $2)) diff=$3 rounds=0
 	shift 3
 	set -e
-	while [[ $SECONDS -lt $end ]]; do
+	while [[ $SECONDS -lt $end || $rounds -lt 2 ]]; do
 		session_make "$name" "$diff" "$@"
 		put "$SESSIONS/$name/active" 1
 		dd if="$(image_of "$name" s1)" of=/dev/null bs=64K count=4 iflag=direct status=none
@@ -351,7 +351,7 @@ pester() {
 
 @test "life: administrators are killed anywhere, in the middle of a take as well; images stay right (I2, I7)" {
 	local n pid pids=() seconds origins=() stormer pester killed=0
-	seconds=$(rounds 45)
+	seconds=$(($(rounds 45) * ${BLKSNAP_SLOW:-1}))
 	partition "$(disk 5)" 64M 64M
 	filled "$(disk 1)" --length 16M
 	session_of "$(disk 4)" "$(disk 1)"
