@@ -257,6 +257,7 @@ void chunk_copy_twin(struct chunk *chunk, const struct chunk *twin)
 	for (i = 0; i < chunk->nr_pages; i++)
 		copy_highpage(chunk->pages[i], twin->pages[from + i]);
 	chunk->copied = true;
+	chunk->born = twin->born;
 }
 
 void chunk_zero(struct chunk *chunk)

@@ -224,12 +224,15 @@ int diff_area_note_written(struct diff_area *area, sector_t first, sector_t last
 
 static void diff_area_store_fail(struct diff_area *area, int err)
 {
+	struct diff_storage *storage = area->config.storage;
+	char why[DIFF_STORAGE_WHY_MAX];
 	u64 size, used;
 
 	if (err == -ENOSPC) {
-		diff_storage_bytes(area->config.storage, &size, &used);
+		diff_storage_bytes(storage, &size, &used);
 		diff_area_fail(area, DIFF_AREA_OVERFLOW, true, err,
-			       "difference storage full at %llu bytes", size);
+			       "difference storage full at %llu bytes%s", size,
+			       diff_storage_why_full(storage, why));
 	} else {
 		diff_area_fail(area, DIFF_AREA_FAILED, true, err,
 			       "cannot write to the difference storage");

@@ -52,7 +52,7 @@ static sector_t storage_next_step(struct diff_storage *storage, sector_t need)
 
 	spin_lock(&storage->lock);
 	if (storage_free(storage) < need && storage->size < storage->limit)
-		step = min(max(storage->size, need),
+		step = min(max3(storage->size, need, STEP_SECTORS),
 			   storage->limit - storage->size);
 	spin_unlock(&storage->lock);
 	return round_down(step, STEP_SECTORS);
@@ -109,21 +109,19 @@ static void storage_end_round(struct diff_storage *storage, sector_t need,
 			      int err)
 {
 	bool tell = false;
-	sector_t free;
 
 	spin_lock(&storage->lock);
-	free = storage_free(storage);
 	/* Somebody may have taken what has just been added. */
-	if (free < need && (err || !storage_may_grow(storage))) {
+	if (storage_free(storage) < need && (err || !storage_may_grow(storage))) {
 		tell = !storage->full;
 		storage->full = true;
+		storage->full_err = err;
 	}
 	storage->ended = storage->begun;
 	spin_unlock(&storage->lock);
 	wake_up_all(&storage->grown);
 	if (tell)
-		storage->config.low_space(storage->config.owner,
-					  (u64)free << SECTOR_SHIFT, err);
+		storage->config.low_space(storage->config.owner);
 }
 
 static void storage_grow_work(struct work_struct *work)
@@ -350,4 +348,19 @@ void diff_storage_bytes(struct diff_storage *storage, u64 *size, u64 *used)
 	*size = storage->size << SECTOR_SHIFT;
 	*used = storage->used << SECTOR_SHIFT;
 	spin_unlock(&storage->lock);
+}
+
+const char *diff_storage_why_full(struct diff_storage *storage, char *buffer)
+{
+	char name[ERROR_NAME_MAX];
+	int err;
+
+	spin_lock(&storage->lock);
+	err = storage->full ? storage->full_err : 0;
+	spin_unlock(&storage->lock);
+	buffer[0] = '\0';
+	if (err && !storage_is_no_room(err))
+		snprintf(buffer, DIFF_STORAGE_WHY_MAX,
+			 ", and it could not grow (%s)", error_name(err, name));
+	return buffer;
 }

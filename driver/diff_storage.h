@@ -22,6 +22,8 @@ struct super_block;
 /* Where a storage can be made larger, this is the least that is added. */
 #define DIFF_STORAGE_STEP SZ_64K
 
+#define DIFF_STORAGE_WHY_MAX 64	/* bytes, of diff_storage_why_full() */
+
 /**
  * struct diff_extent - a piece of a device, or of something else, that belongs to a storage
  * @bdev: the device; NULL if its kind does the I/O
@@ -85,7 +87,7 @@ struct diff_storage_config {
 	unsigned int block_size;
 	struct error_text *error;
 	const char *who;
-	void (*low_space)(void *owner, u64 free, int err);
+	void (*low_space)(void *owner);
 	void *owner;
 };
 
@@ -95,7 +97,7 @@ struct diff_storage_config {
  * @config: set once
  * @bdev: the device that it lies on, or NULL; set by the kind's open function
  * @extents: where each sector lies, by position; grows only
- * @lock: protects the next eight
+ * @lock: protects the next nine
  * @size: sectors that there are
  * @used: sectors that are given out; they are never taken back one by one
  * @limit: up to what size it may grow, in sectors
@@ -104,6 +106,7 @@ struct diff_storage_config {
  * @begun: rounds of @grow_work that have begun
  * @ended: the last one that has come to its end
  * @full: that did not get enough, and nothing has been added since
+ * @full_err: what growing failed with then; 0: nothing more may be added
  * @wq: for @grow_work alone, since stores wait for it
  * @grow_work: grows, or says that it does not
  * @grown: woken then
@@ -116,7 +119,7 @@ struct diff_storage {
 	struct diff_storage_config config;
 	struct block_device *bdev;
 	struct maple_tree extents;
-	spinlock_t lock;	/* protects the next eight */
+	spinlock_t lock;	/* protects the next nine */
 	sector_t size;
 	sector_t used;
 	sector_t limit;
@@ -125,6 +128,7 @@ struct diff_storage {
 	unsigned int begun;
 	unsigned int ended;
 	bool full;
+	int full_err;
 	struct workqueue_struct *wq;
 	struct work_struct grow_work;
 	wait_queue_head_t grown;
@@ -297,5 +301,15 @@ int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
  * Context: any.
  */
 void diff_storage_bytes(struct diff_storage *storage, u64 *size, u64 *used);
+
+/**
+ * diff_storage_why_full() - in words, behind a number of bytes
+ * @storage: there is not enough space in it
+ * @buffer: DIFF_STORAGE_WHY_MAX bytes, for the words
+ *
+ * Context: any. Return: ", and ..." if growing failed, and not for want of
+ * space; else "".
+ */
+const char *diff_storage_why_full(struct diff_storage *storage, char *buffer);
 
 #endif

@@ -16,7 +16,9 @@
  * 0. A partition is resized by bdev_resize_partition().
  *
  * Device-mapper and loop call it also when another table or file of the same
- * size is put below: then the content may be another one.
+ * size is put below: then the content may be another one. So it may when the
+ * kernel counts up the sequence number of a disk, in inc_diskseq(): the medium
+ * has been changed.
  *
  * Whoever is told asks for the verdict later, in his own context. It compares
  * what is there with what was there, so it needs no event to be right, but for
@@ -117,6 +119,25 @@ static void notrace watch_capacity(unsigned long ip, unsigned long parent_ip,
 	rcu_read_unlock();
 }
 
+/*
+ * Another medium, or with LOOP_CHANGE_FD another file, of whatever size: the
+ * kernel gives the disk another sequence number before anybody reads from it.
+ */
+static void notrace watch_medium(unsigned long ip, unsigned long parent_ip,
+				 struct ftrace_ops *ops,
+				 struct ftrace_regs *fregs)
+{
+	const struct gendisk *disk = (void *)compat_hook_arg(fregs, 0);
+	struct disk_watch *watch;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(watch, &watches, node)
+		if (watch->disk == disk)
+			watch_tell(watch, disk_is_renewable(disk) ?
+				   WATCH_RENEWED : WATCH_LOST);
+	rcu_read_unlock();
+}
+
 static void notrace watch_end(unsigned long ip, unsigned long parent_ip,
 			      struct ftrace_ops *ops, struct ftrace_regs *fregs)
 {
@@ -128,7 +149,9 @@ static void notrace watch_end(unsigned long ip, unsigned long parent_ip,
 /*
  * One that shrinks is lost, and says so. One that grows may not have done so yet
  * when the verdict is asked for; the next who asks hears of it. The kernel
- * refuses to resize a partition that begins elsewhere than is said.
+ * refuses to resize a partition that begins elsewhere than is said. It refuses,
+ * too, if the new end is within another partition, and then this one is lost
+ * for nothing; but partitions overlap only where somebody has made them so.
  */
 static void notrace watch_partition(unsigned long ip, unsigned long parent_ip,
 				    struct ftrace_ops *ops,
@@ -163,6 +186,11 @@ static struct ftrace_ops end_ops = {
 	.flags = FTRACE_OPS_FL_PERMANENT,
 };
 
+static struct ftrace_ops medium_ops = {
+	.func = watch_medium,
+	.flags = FTRACE_OPS_FL_PERMANENT,
+};
+
 static struct ftrace_ops partition_ops = {
 	.func = watch_partition,
 	.flags = FTRACE_OPS_FL_PERMANENT,
@@ -185,6 +213,7 @@ static const struct watch_function {
 	{ "set_capacity_and_notify", set_capacity_and_notify, &capacity_ops },
 	{ "invalidate_disk", invalidate_disk, &end_ops },
 	{ "blk_mark_disk_dead", blk_mark_disk_dead, &end_ops },
+	{ "inc_diskseq", NULL, &medium_ops },
 	{ "bdev_resize_partition", NULL, &partition_ops },
 };
 
@@ -220,7 +249,7 @@ static int watch_function(const struct watch_function *watched)
 }
 
 static struct ftrace_ops *const watch_ops[] = {
-	&capacity_ops, &end_ops, &partition_ops
+	&capacity_ops, &end_ops, &medium_ops, &partition_ops
 };
 
 /* At the end only: ftrace does not forget a filter that was freed. */

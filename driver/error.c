@@ -28,13 +28,17 @@ void error_clear(struct error_text *error)
 }
 
 /* %pe prints "-ENOSPC"; the minus is for us, not for an administrator. */
+const char *error_name(int err, char *buffer)
+{
+	snprintf(buffer, ERROR_NAME_MAX, "%pe", ERR_PTR(err));
+	return buffer[0] == '-' ? buffer + 1 : buffer;
+}
+
 static void error_format(char *text, int err, const struct va_format *what)
 {
-	char name[16];
+	char name[ERROR_NAME_MAX];
 
-	snprintf(name, sizeof(name), "%pe", ERR_PTR(err));
-	scnprintf(text, ERROR_TEXT_MAX, "%s: %pV",
-		  name[0] == '-' ? name + 1 : name, what);
+	scnprintf(text, ERROR_TEXT_MAX, "%s: %pV", error_name(err, name), what);
 	strreplace(text, '\n', '?');
 }
 

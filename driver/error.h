@@ -7,6 +7,7 @@
 #include <linux/types.h>
 
 #define ERROR_TEXT_MAX 256
+#define ERROR_NAME_MAX 20
 
 /**
  * struct error_text - the last refusal or failure of an object, in words
@@ -29,6 +30,15 @@ void error_init(struct error_text *error);
  * @error: the text. Context: any.
  */
 void error_clear(struct error_text *error);
+
+/**
+ * error_name() - the name of an errno, as "ENOSPC"
+ * @err: a negative errno
+ * @buffer: ERROR_NAME_MAX bytes, for the name
+ *
+ * Context: any. Return: the name, which lies in @buffer.
+ */
+const char *error_name(int err, char *buffer);
 
 /**
  * error_set() - remembers a refusal or failure and logs it, once

@@ -37,6 +37,7 @@ static filter_fn filter_handler;	/* set once, in filter_init() */
 
 static DEFINE_MUTEX(filter_mutex);
 static unsigned int filter_users;	/* protected by filter_mutex */
+static bool filter_forbidden;		/* as well */
 
 /* Where a taken bio's submitter goes instead of into the original function. */
 static notrace noinline void filter_taken(struct bio *bio)
@@ -101,7 +102,9 @@ int filter_get(void)
 	int ret = 0;
 
 	mutex_lock(&filter_mutex);
-	if (!filter_users)
+	if (filter_forbidden)
+		ret = -EBUSY;
+	else if (!filter_users)
 		ret = filter_install();
 	if (!ret)
 		filter_users++;
@@ -114,5 +117,25 @@ void filter_put(void)
 	mutex_lock(&filter_mutex);
 	if (!--filter_users)
 		filter_remove();
+	mutex_unlock(&filter_mutex);
+}
+
+int filter_forbid(void)
+{
+	int ret = 0;
+
+	mutex_lock(&filter_mutex);
+	if (filter_users)
+		ret = -EBUSY;
+	else
+		filter_forbidden = true;
+	mutex_unlock(&filter_mutex);
+	return ret;
+}
+
+void filter_allow(void)
+{
+	mutex_lock(&filter_mutex);
+	filter_forbidden = false;
 	mutex_unlock(&filter_mutex);
 }

@@ -39,8 +39,8 @@ void filter_exit(void);
  *
  * Context: may sleep (tens of milliseconds on the first call).
  *
- * Return: 0; -EBUSY when a live patch or another module holds the function;
- * another errno of ftrace.
+ * Return: 0; -EBUSY when a live patch or another module holds the function, or
+ * while it is forbidden; another errno of ftrace.
  */
 int filter_get(void);
 
@@ -52,5 +52,18 @@ int filter_get(void);
  * Context: may sleep. Waits for tasks to pass a quiescent point, never for I/O.
  */
 void filter_put(void);
+
+/**
+ * filter_forbid() - nothing is intercepted until filter_allow()
+ *
+ * Context: may sleep. Return: 0; -EBUSY, and nothing is forbidden, if something
+ * is intercepted.
+ */
+int filter_forbid(void);
+
+/**
+ * filter_allow() - undoes filter_forbid(), if that was called. Context: may sleep.
+ */
+void filter_allow(void);
 
 #endif

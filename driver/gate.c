@@ -39,6 +39,7 @@
 #include <linux/hashtable.h>
 #include <linux/iopoll.h>
 #include <linux/ktime.h>
+#include <linux/math64.h>
 #include <linux/mempool.h>
 #include <linux/module.h>
 #include <linux/part_stat.h>
@@ -60,7 +61,7 @@
 
 /*
  * To submit a bio can block, on a queue that is full or on a limit of its
- * cgroup: then the others go on.
+ * cgroup: then the others go on, until so many are blocked.
  */
 #define GATE_WORKERS 16
 
@@ -697,7 +698,9 @@ static int gate_drain_uncounted(struct gate *gate, unsigned long deadline)
 
 	if (!gate->drained_once && !queue_is_mq(gate->disk->queue))
 		ret = read_poll_timeout(gate_accounted, nr, !nr, GATE_POLL_US,
-					jiffies_to_usecs(left), false, gate);
+					div_u64(jiffies64_to_nsecs(left),
+						NSEC_PER_USEC),
+					false, gate);
 	gate->drained_once |= !ret;
 	return ret;
 }

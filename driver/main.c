@@ -8,6 +8,7 @@
 #include "configfs.h"
 #include "disk_watch.h"
 #include "gate.h"
+#include "hibernation.h"
 #include "image.h"
 #include "memory.h"
 
@@ -27,9 +28,12 @@ static int __init blksnap_init(void)
 	ret = disk_watch_init();
 	if (ret)
 		goto out_gate;
-	ret = image_init();
+	ret = hibernation_init();
 	if (ret)
 		goto out_watch;
+	ret = image_init();
+	if (ret)
+		goto out_hibernation;
 	ret = blksnap_configfs_init();
 	if (ret)
 		goto out_image;
@@ -37,6 +41,8 @@ static int __init blksnap_init(void)
 
 out_image:
 	image_exit();
+out_hibernation:
+	hibernation_exit();
 out_watch:
 	disk_watch_exit();
 out_gate:
@@ -52,6 +58,7 @@ static void __exit blksnap_exit(void)
 {
 	blksnap_configfs_exit();
 	image_exit();
+	hibernation_exit();
 	disk_watch_exit();
 	gate_exit();
 	chunk_exit();

@@ -166,7 +166,7 @@ static int session_storage_check(struct session *session,
 	return ret;
 }
 
-static void session_storage_low_space(void *owner, u64 free, int err)
+static void session_storage_low_space(void *owner)
 {
 	struct session *session = owner;
 

@@ -92,11 +92,13 @@ static void session_announce_low_space(struct session *session)
 {
 	struct snapshot *snapshot = list_first_entry(&session->snapshots,
 						     struct snapshot, node);
+	char why[DIFF_STORAGE_WHY_MAX];
 	u64 size, used;
 
 	diff_storage_bytes(session->storage, &size, &used);
-	pr_warn("%s: low_space: %llu of %llu bytes of the difference storage are free\n",
-		session->name, size - used, size);
+	pr_warn("%s: low_space: %llu of %llu bytes of the difference storage are free%s\n",
+		session->name, size - used, size,
+		diff_storage_why_full(session->storage, why));
 	event_tell(snapshot->image, "low_space");
 }
 
@@ -210,6 +212,7 @@ void session_remove(struct snapshot *snapshot)
 	mutex_unlock(&session->mutex);
 	kfree(snapshot->device);
 	kfree(snapshot->frozen);
+	kfree(snapshot->noted);
 }
 
 int session_set_diff(struct session *session, const char *path)

@@ -48,6 +48,8 @@ struct tracker;
  * @consequence: its area failed because another's had; as @announced
  * @frozen: devices whose file systems were frozen at the last take
  * @nr_frozen: how many
+ * @noted: the same of a take that may still be refused
+ * @nr_noted: how many
  */
 struct snapshot {
 	struct list_head node;
@@ -74,6 +76,8 @@ struct snapshot {
 	bool consequence;
 	dev_t *frozen;
 	unsigned int nr_frozen;
+	dev_t *noted;
+	unsigned int nr_noted;
 };
 
 /**

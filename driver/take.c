@@ -560,9 +560,9 @@ static int snapshot_note_frozen(struct snapshot *snapshot)
 	list_for_each_entry(frozen, &snapshot->origin.frozen, node)
 		if (frozen->has_fs)
 			devs[nr++] = frozen->handle.bdev->bd_dev;
-	kfree(snapshot->frozen);
-	snapshot->frozen = devs;
-	snapshot->nr_frozen = nr;
+	kfree(snapshot->noted);
+	snapshot->noted = devs;
+	snapshot->nr_noted = nr;
 	return 0;
 }
 
@@ -746,6 +746,8 @@ static void take_succeed(struct session *session)
 	list_for_each_entry(snapshot, &session->snapshots, node) {
 		error_clear(&snapshot->error);
 		WRITE_ONCE(snapshot->granule, snapshot->area->config.granule);
+		swap(snapshot->frozen, snapshot->noted);
+		swap(snapshot->nr_frozen, snapshot->nr_noted);
 	}
 }
 

@@ -22,8 +22,9 @@
  * struct tracker - one origin
  * @watcher: the range, and how the gate finds us
  * @gate: of the disk; set once
- * @node: in trackers; protected by trackers_mutex
+ * @node: in trackers
  * @disk: of the origin; set once, kept by the gate
+ * @dev: of the origin; set once. A partition can have all of its disk
  * @users: protected by trackers_mutex
  * @areas_sem: keeps what is in @areas for the gate's workers, who may wait for
  *	I/O with it; so who arms an area, with gates closed, does not take it
@@ -38,6 +39,7 @@ struct tracker {
 	struct gate *gate;
 	struct list_head node;
 	struct gendisk *disk;
+	dev_t dev;
 	unsigned int users;
 	struct rw_semaphore areas_sem;
 	struct list_head areas;
@@ -46,8 +48,13 @@ struct tracker {
 	struct cbt_map __rcu *map;
 };
 
-static LIST_HEAD(trackers);	/* protected by trackers_mutex */
+/*
+ * Who makes a tracker or ends it holds the mutex, and may wait for a disk with
+ * it; who only walks needs no more than the lock.
+ */
+static LIST_HEAD(trackers);	/* changed under both; read under either */
 static DEFINE_MUTEX(trackers_mutex);
+static DEFINE_SPINLOCK(trackers_lock);
 
 /* Each area that is armed; the caller has areas_sem, or is under RCU. */
 #define tracker_for_each_area(area, tracker)				\
@@ -205,15 +212,15 @@ void tracker_disarm(struct tracker *tracker, struct diff_area *area)
 	synchronize_rcu();
 }
 
-static bool tracker_has_areas(struct tracker *tracker)
+static bool tracker_has_areas(const struct tracker *tracker)
 {
 	struct diff_area *area;
 	bool has = false;
 
-	down_read(&tracker->areas_sem);
+	rcu_read_lock();
 	tracker_for_each_area(area, tracker)
 		has |= diff_area_state(area) == DIFF_AREA_ACTIVE;
-	up_read(&tracker->areas_sem);
+	rcu_read_unlock();
 	return has;
 }
 
@@ -222,10 +229,10 @@ bool tracker_disk_has_areas(const struct gendisk *disk)
 	struct tracker *tracker;
 	bool has = false;
 
-	mutex_lock(&trackers_mutex);
+	spin_lock(&trackers_lock);
 	list_for_each_entry(tracker, &trackers, node)
 		has |= tracker->disk == disk && tracker_has_areas(tracker);
-	mutex_unlock(&trackers_mutex);
+	spin_unlock(&trackers_lock);
 	return has;
 }
 
@@ -353,6 +360,7 @@ static struct tracker *tracker_find(const struct block_device *origin,
 	lockdep_assert_held(&trackers_mutex);
 	list_for_each_entry(tracker, &trackers, node)
 		if (tracker->disk == origin->bd_disk &&
+		    tracker->dev == origin->bd_dev &&
 		    tracker->watcher.first == first &&
 		    tracker_sectors(tracker) == sectors)
 			return tracker;
@@ -369,6 +377,7 @@ static struct tracker *tracker_create(struct block_device *origin,
 	if (!tracker)
 		return ERR_PTR(-ENOMEM);
 	tracker->disk = origin->bd_disk;
+	tracker->dev = origin->bd_dev;
 	tracker->watcher.first = origin->bd_start_sect;
 	tracker->watcher.last = origin->bd_start_sect + sectors - 1;
 	tracker->watcher.ops = &tracker_ops;
@@ -393,6 +402,13 @@ out:
 	return ERR_PTR(ret);
 }
 
+static void tracker_list(struct tracker *tracker)
+{
+	spin_lock(&trackers_lock);
+	list_add_tail(&tracker->node, &trackers);
+	spin_unlock(&trackers_lock);
+}
+
 struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
 {
 	struct tracker *tracker;
@@ -404,7 +420,7 @@ struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
 	if (!tracker) {
 		tracker = tracker_create(origin, sectors, deadline);
 		if (!IS_ERR(tracker))
-			list_add_tail(&tracker->node, &trackers);
+			tracker_list(tracker);
 	}
 	if (!IS_ERR(tracker))
 		tracker->users++;
@@ -416,7 +432,9 @@ void tracker_put(struct tracker *tracker)
 {
 	mutex_lock(&trackers_mutex);
 	if (!--tracker->users) {
+		spin_lock(&trackers_lock);
 		list_del(&tracker->node);
+		spin_unlock(&trackers_lock);
 		gate_unwatch(tracker->gate, &tracker->watcher);
 		gate_put(tracker->gate);
 		kfree(tracker);
