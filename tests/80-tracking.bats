@@ -936,6 +936,43 @@ lost() {
 	tracker_destroy t
 }
 
+@test "tracking: a loop device whose file is changed below it begins a new generation" {
+	local generation
+	truncate -s 64M "$BATS_TEST_TMPDIR/one" "$BATS_TEST_TMPDIR/two"
+	LOOP=$(losetup -r -f --show "$BATS_TEST_TMPDIR/one")
+	settle
+	tracker_make t "$LOOP"
+	generation=$(tracker_get t generation)
+	# LOOP_CHANGE_FD
+	perl -e 'open L, $ARGV[0] or die; open F, $ARGV[1] or die; ioctl L, 0x4C06, fileno F or die "$!\n"' \
+		"$LOOP" "$BATS_TEST_TMPDIR/two"
+	[[ $(tracker_get t state) == tracking && $(tracker_get t generation) != "$generation" ]]
+	losetup -d "$LOOP"
+	tracker_destroy t
+}
+
+# medium_is_another DISKSEQ: has the kernel noticed it?
+medium_is_another() {
+	dd if="$SCSI" of=/dev/null bs=4K count=1 iflag=direct 2>/dev/null || true
+	[[ $(<"/sys/block/${SCSI##*/}/diskseq") != "$1" ]]
+}
+
+@test "tracking: another medium of the same size in the same drive: lost" {
+	local medium
+	scsi_debug_make dev_size_mb=64 removable=1
+	tracker_make t "$SCSI"
+	session_of "$(disk 2)" "$SCSI"
+	# It says that its capacity has changed, and then has the same one; to the kernel that is another medium.
+	medium=$(<"/sys/block/${SCSI##*/}/diskseq")
+	echo 1 >/sys/bus/pseudo/drivers/scsi_debug/virtual_gb
+	echo 0 >/sys/bus/pseudo/drivers/scsi_debug/virtual_gb
+	wait_until 20 medium_is_another "$medium"
+	lost t
+	[[ $(session_get s state) == lost ]]
+	session_destroy s
+	tracker_destroy t
+}
+
 @test "tracking: lvremove goes on (I7)" {
 	vgcreate -qq -y testvg "$(disk 3)"
 	lvcreate -qq -y -n lv -L 64M testvg
@@ -1058,6 +1095,36 @@ resized() {
 	wait_until 20 log_has 'blksnap: s/s1: ENODEV: '
 	lost t
 	[[ $(session_get s state) == lost ]]
+	session_destroy s
+	tracker_destroy t
+}
+
+@test "tracking: a partition that is all of its disk has a tracker of its own" {
+	local dev part
+	dev=$(disk 5)
+	# A DOS table of one partition, from sector 0 on; sfdisk makes none of that kind.
+	perl -e 'print "\0" x 446, pack("C8VV", 0, 0, 0, 0, 0x83, 0, 0, 0, 0, $ARGV[0]), "\0" x 48, "\x55\xaa"' \
+		"$(blockdev --getsz "$dev")" | dd of="$dev" oflag=direct conv=sync status=none
+	blockdev --rereadpt "$dev"
+	settle
+	part=$(part "$dev" 1)
+	tracker_make t "$dev"
+	tracker_make u "$part"
+	[[ $(tracker_get t generation) != "$(tracker_get u generation)" ]]
+	session_of "$(disk 2)" "$dev" "$part"
+	session_release s
+	written "$dev" 1M 4096
+	written "$part" 2M 4096
+	session_take s
+	[[ $(cbt_of "$(image_of s s1)" generation) == "$(tracker_get t generation)" ]]
+	[[ $(cbt_of "$(image_of s s2)" generation) == "$(tracker_get u generation)" ]]
+	changed_is "$(image_of s s1)" 16:2 32:2
+	changed_is "$(image_of s s2)" 16:2 32:2
+	session_destroy s
+	tracker_destroy u
+	[[ $(tracker_get t state) == tracking ]]
+	put "$TRACKERS/t/dirty" '0 1'
+	session_of "$(disk 2)" "$dev"
 	session_destroy s
 	tracker_destroy t
 }
