@@ -32,9 +32,8 @@ static int memory_grow(struct diff_storage *storage, sector_t sectors)
 	int ret;
 
 	if (bytes <= memory_room(storage))
-		segment = __vmalloc(bytes, GFP_NOIO |
-					   __GFP_ZERO | __GFP_NORETRY |
-					   __GFP_NOWARN);
+		segment = __vmalloc(bytes, GFP_NOIO | __GFP_ZERO |
+					   __GFP_NORETRY | __GFP_NOWARN);
 	if (!segment)
 		return -ENOSPC;
 	ret = diff_storage_add(storage, NULL, segment, 0, sectors);
