@@ -39,7 +39,8 @@ declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
 # difference storage DIFF (lib/diffs).
 declare -A DISK_SUFFIX=()
 DIFF='' DIFF_LIMIT=''
-COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD='' UDEV_AWAY=''
+COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD='' FOUND='' UDEV_AWAY=''
+declare -a NEWS=() LEFT=()
 
 # Says why and fails.
 fail() {
@@ -146,14 +147,18 @@ mount_test() {
 
 # Makes the test disks that were written to all zeros again.
 common_blank_disks() {
-	local dev name stat dirty=()
+	local dev name serial stat blank dirty=()
 	for name in /sys/block/vd*; do
 		name=${name##*/}
-		[[ $(<"/sys/block/$name/serial") == t[0-9]* ]] || continue
+		# A serial number has no end of line.
+		read -r serial <"/sys/block/$name/serial" || true
+		[[ $serial == t[0-9]* ]] || continue
 		read -ra stat <"/sys/block/$name/stat"
 		# How much was written and discarded, now and when it was last made blank.
 		[[ ${stat[4]} -ne 0 || ${stat[11]:-0} -ne 0 ]] || continue
-		[[ ! -e /run/blank-$name || $(<"/run/blank-$name") != "${stat[4]} ${stat[11]:-0}" ]] || continue
+		blank=''
+		[[ ! -e /run/blank-$name ]] || read -r blank <"/run/blank-$name"
+		[[ $blank != "${stat[4]} ${stat[11]:-0}" ]] || continue
 		dirty+=("/dev/$name")
 	done
 	[[ ${#dirty[@]} -gt 0 ]] || return 0
@@ -199,6 +204,9 @@ expect_log() {
 # Fails if the log has anything bad in it, and shows it.
 common_log_check() {
 	local log bad pattern
+	# Mostly there is nothing. This finds more than there is in one line, and so does a log that is too long for it.
+	log=$(dmesg --notime)
+	[[ ${#log} -gt 20000 || $log =~ $BAD_LOG ]] || return 0
 	log=$(log_since)
 	bad=$log
 	for pattern in "${COMMON_EXPECTED[@]}"; do
@@ -232,7 +240,8 @@ module_load() {
 }
 
 module_unused() {
-	[[ $(</sys/module/blksnap/refcnt) -eq 0 ]]
+	local references
+	read -r references </sys/module/blksnap/refcnt && [[ $references -eq 0 ]]
 }
 
 # module_unload: fails while something uses it.
@@ -244,32 +253,39 @@ module_unload() {
 
 # --- the start and the end of a test ---------------------------------------------------------------------------------
 
-common_dm() {
-	local file
+# What there is of some kind, a name a line, in FOUND. This and what follows is done for each test, and a process takes long to
+# make on an emulated CPU: so hardly any is.
+
+find_dm() {
+	local file name
+	FOUND=''
 	for file in /sys/block/dm-*/dm/name; do
-		[[ ! -e $file ]] || printf '%s\n' "$(<"$file")"
+		[[ ! -e $file ]] || { read -r name <"$file" && FOUND+=$name$'\n'; }
 	done
 }
 
-common_loops() {
+find_loops() {
 	local dir
+	FOUND=''
 	for dir in /sys/block/loop*/loop; do
 		dir=${dir%/loop}
-		[[ ! -d $dir/loop ]] || printf '/dev/%s\n' "${dir##*/}"
+		[[ ! -d $dir/loop ]] || FOUND+=/dev/${dir##*/}$'\n'
 	done
 }
 
-common_md() {
+find_md() {
 	local dir
+	FOUND=''
 	for dir in /sys/block/*/md; do
 		dir=${dir%/md}
-		[[ ! -d $dir ]] || printf '%s\n' "${dir##*/}"
+		[[ ! -d $dir ]] || FOUND+=${dir##*/}$'\n'
 	done
 }
 
 # Runs a function without bats' notes on every command, and returns what it returns.
 common_untraced() {
 	local trace status=0
+	# In the end of a test that has failed there is none.
 	trace=$(trap -p DEBUG)
 	trap - DEBUG
 	"$@" || status=$?
@@ -289,32 +305,48 @@ common_begin() {
 	common_log_begin
 	! module_loaded || fail "the module is still loaded, from a test before this one" || return
 	[[ -e $KO ]] || fail "there is no module to test" || return
-	COMMON_DM=$(common_dm)
-	COMMON_LOOPS=$(common_loops)
-	COMMON_MD=$(common_md)
+	find_dm
+	COMMON_DM=$FOUND
+	find_loops
+	COMMON_LOOPS=$FOUND
+	find_md
+	COMMON_MD=$FOUND
 }
 
-# news BEFORE NOW: prints the lines that are in NOW alone.
+# common_news KIND: what there is of it (dm, loops, md), and was not when the test began, in the array NEWS.
 common_news() {
-	local line
-	while IFS= read -r line; do
-		[[ -z $line || $'\n'$1$'\n' == *$'\n'"$line"$'\n'* ]] || printf '%s\n' "$line"
-	done <<<"$2"
+	local before line
+	case $1 in
+	dm) before=$COMMON_DM ;;
+	loops) before=$COMMON_LOOPS ;;
+	md) before=$COMMON_MD ;;
+	esac
+	NEWS=()
+	"find_$1"
+	while [[ -n $FOUND ]]; do
+		line=${FOUND%%$'\n'*}
+		FOUND=${FOUND#*$'\n'}
+		[[ $'\n'$before == *$'\n'"$line"$'\n'* ]] || NEWS+=("$line")
+	done
 }
 
-# Prints what this test left behind, one a line.
-common_left() {
-	local item
+# What this test left behind, in the array LEFT.
+common_look() {
+	local item kind
+	LEFT=()
 	for item in "$SESSIONS"/* "$TRACKERS"/* /sys/block/blksnap*; do
-		[[ ! -d $item ]] || printf 'left behind: %s\n' "$item"
+		[[ ! -d $item ]] || LEFT+=("$item")
 	done
-	{
-		common_news "$COMMON_DM" "$(common_dm)"
-		common_news "$COMMON_LOOPS" "$(common_loops)"
-		common_news "$COMMON_MD" "$(common_md)"
-	} | while read -r item; do
-		printf 'left behind: %s\n' "$item"
+	for kind in dm loops md; do
+		common_news "$kind"
+		LEFT+=("${NEWS[@]}")
 	done
+}
+
+# Prints that.
+common_left() {
+	common_look
+	[[ ${#LEFT[@]} -eq 0 ]] || printf 'left behind: %s\n' "${LEFT[@]}"
 }
 
 # Unmounts /mnt/test*, the last mount first.
@@ -337,7 +369,7 @@ common_end_users() {
 }
 
 common_remove_left() {
-	local item
+	local item rounds
 	common_end_users
 	for item in "$SESSIONS"/*; do
 		[[ ! -d $item ]] || session_destroy "${item##*/}" || true
@@ -345,16 +377,21 @@ common_remove_left() {
 	for item in "$TRACKERS"/*; do
 		[[ ! -d $item ]] || tracker_destroy "${item##*/}" || true
 	done
-	common_news "$COMMON_MD" "$(common_md)" | while read -r item; do
+	common_news md
+	for item in "${NEWS[@]}"; do
 		mdadm --stop "/dev/$item" || true
 	done
 	# Tables may lie on one another: as many rounds as there are tables.
-	common_news "$COMMON_DM" "$(common_dm)" | while read -r _; do
-		common_news "$COMMON_DM" "$(common_dm)" | while read -r item; do
+	common_news dm
+	rounds=${#NEWS[@]}
+	for (( ; rounds > 0; rounds--)); do
+		common_news dm
+		for item in "${NEWS[@]}"; do
 			dmsetup remove --retry "$item" 2>/dev/null || true
 		done
 	done
-	common_news "$COMMON_LOOPS" "$(common_loops)" | while read -r item; do
+	common_news loops
+	for item in "${NEWS[@]}"; do
 		losetup -d "$item" || true
 	done
 }
@@ -364,7 +401,7 @@ common_teardown() {
 }
 
 common_end() {
-	local i left bad=0
+	local i bad=0
 	cd / || bad=1
 	for ((i = ${#COMMON_DEFERRED[@]} - 1; i >= 0; i--)); do
 		eval "${COMMON_DEFERRED[i]}" || {
@@ -375,18 +412,18 @@ common_end() {
 	COMMON_DEFERRED=()
 	common_umount
 	settle || bad=1
-	left=$(common_left)
-	if [[ -n $left ]]; then
+	common_look
+	if [[ ${#LEFT[@]} -gt 0 ]]; then
 		# A test that failed half-way has an excuse for leaving things.
 		[[ -z ${BATS_TEST_COMPLETED:-} ]] || {
-			printf '%s\n' "$left"
+			printf 'left behind: %s\n' "${LEFT[@]}"
 			bad=1
 		}
 		common_remove_left
 		settle || bad=1
-		left=$(common_left)
-		[[ -z $left ]] || {
-			printf 'cannot be removed: %s\n' "$left"
+		common_look
+		[[ ${#LEFT[@]} -eq 0 ]] || {
+			printf 'cannot be removed: %s\n' "${LEFT[@]}"
 			bad=1
 		}
 	fi
