@@ -35,7 +35,7 @@ enum chunk_state { CHUNK_LOADING, CHUNK_READY, CHUNK_FAILED };
  * @start: first sector of the origin; set once
  * @sectors: how many; set once. The device's last granule may be a short one
  * @born: when it was claimed, see diff_area_arms(), or when its twin was; set
- *	before CHUNK_READY only
+ *	before it is found, or before CHUNK_READY
  * @copied: from another area's chunk, not read
  * @reserved: the struct is one of the reserve; set once
  * @node: in its area's list of chunks to be stored, or in the batch that is

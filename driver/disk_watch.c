@@ -120,8 +120,9 @@ static void notrace watch_capacity(unsigned long ip, unsigned long parent_ip,
 }
 
 /*
- * Another medium, or with LOOP_CHANGE_FD another file, of whatever size: the
- * kernel gives the disk another sequence number before anybody reads from it.
+ * Another medium, or with LOOP_CHANGE_FD another file, of whatever size. The
+ * kernel gives the disk another sequence number before anybody can read from it,
+ * and so before it is there: what begins anew now could still have the old one.
  */
 static void notrace watch_medium(unsigned long ip, unsigned long parent_ip,
 				 struct ftrace_ops *ops,
@@ -133,8 +134,7 @@ static void notrace watch_medium(unsigned long ip, unsigned long parent_ip,
 	rcu_read_lock();
 	list_for_each_entry_rcu(watch, &watches, node)
 		if (watch->disk == disk)
-			watch_tell(watch, disk_is_renewable(disk) ?
-				   WATCH_RENEWED : WATCH_LOST);
+			watch_tell(watch, WATCH_LOST);
 	rcu_read_unlock();
 }
 

@@ -37,7 +37,8 @@ struct disk_watch {
  * @DISK_SAME: nothing that matters
  * @DISK_RENEWED: it is where it was, but may have other content
  * @DISK_GROWN: it has more sectors
- * @DISK_LOST: it is gone, or for a moment was, or it has fewer sectors, or others
+ * @DISK_LOST: it is gone, or for a moment was, or it has fewer sectors, or others,
+ *	or another medium
  */
 enum disk_verdict { DISK_SAME, DISK_RENEWED, DISK_GROWN, DISK_LOST };
 

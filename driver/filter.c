@@ -37,7 +37,7 @@ static filter_fn filter_handler;	/* set once, in filter_init() */
 
 static DEFINE_MUTEX(filter_mutex);
 static unsigned int filter_users;	/* protected by filter_mutex */
-static bool filter_forbidden;		/* as well */
+static bool filter_forbidden;		/* set under filter_mutex */
 
 /* Where a taken bio's submitter goes instead of into the original function. */
 static notrace noinline void filter_taken(struct bio *bio)
@@ -102,7 +102,7 @@ int filter_get(void)
 	int ret = 0;
 
 	mutex_lock(&filter_mutex);
-	if (filter_forbidden)
+	if (READ_ONCE(filter_forbidden))
 		ret = -EBUSY;
 	else if (!filter_users)
 		ret = filter_install();
@@ -120,22 +120,25 @@ void filter_put(void)
 	mutex_unlock(&filter_mutex);
 }
 
+/*
+ * Who calls this holds a lock that ftrace takes with its own held, and that one
+ * is taken with the mutex held: so nobody waits for the mutex here.
+ */
 int filter_forbid(void)
 {
 	int ret = 0;
 
-	mutex_lock(&filter_mutex);
+	if (!mutex_trylock(&filter_mutex))
+		return -EBUSY;
 	if (filter_users)
 		ret = -EBUSY;
 	else
-		filter_forbidden = true;
+		WRITE_ONCE(filter_forbidden, true);
 	mutex_unlock(&filter_mutex);
 	return ret;
 }
 
 void filter_allow(void)
 {
-	mutex_lock(&filter_mutex);
-	filter_forbidden = false;
-	mutex_unlock(&filter_mutex);
+	WRITE_ONCE(filter_forbidden, false);
 }

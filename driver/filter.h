@@ -56,13 +56,13 @@ void filter_put(void);
 /**
  * filter_forbid() - nothing is intercepted until filter_allow()
  *
- * Context: may sleep. Return: 0; -EBUSY, and nothing is forbidden, if something
- * is intercepted.
+ * Context: any but interrupts; waits for nobody. Return: 0; -EBUSY, and nothing
+ * is forbidden, if something is intercepted, or about to be.
  */
 int filter_forbid(void);
 
 /**
- * filter_allow() - undoes filter_forbid(), if that was called. Context: may sleep.
+ * filter_allow() - undoes filter_forbid(), if that was called. Context: any.
  */
 void filter_allow(void);
 
