@@ -120,24 +120,11 @@ static void notrace watch_capacity(unsigned long ip, unsigned long parent_ip,
 }
 
 /*
- * Another medium, or with LOOP_CHANGE_FD another file, of whatever size. The
- * kernel gives the disk another sequence number before anybody can read from it,
- * and so before it is there: what begins anew now could still have the old one.
+ * The end of what is there. Another medium is that too, or with LOOP_CHANGE_FD
+ * another file, of whatever size. The kernel gives the disk another sequence
+ * number before anybody can read from it, and so before it is there: what began
+ * anew now could still have the old one.
  */
-static void notrace watch_medium(unsigned long ip, unsigned long parent_ip,
-				 struct ftrace_ops *ops,
-				 struct ftrace_regs *fregs)
-{
-	const struct gendisk *disk = (void *)compat_hook_arg(fregs, 0);
-	struct disk_watch *watch;
-
-	rcu_read_lock();
-	list_for_each_entry_rcu(watch, &watches, node)
-		if (watch->disk == disk)
-			watch_tell(watch, WATCH_LOST);
-	rcu_read_unlock();
-}
-
 static void notrace watch_end(unsigned long ip, unsigned long parent_ip,
 			      struct ftrace_ops *ops, struct ftrace_regs *fregs)
 {
@@ -186,11 +173,6 @@ static struct ftrace_ops end_ops = {
 	.flags = FTRACE_OPS_FL_PERMANENT,
 };
 
-static struct ftrace_ops medium_ops = {
-	.func = watch_medium,
-	.flags = FTRACE_OPS_FL_PERMANENT,
-};
-
 static struct ftrace_ops partition_ops = {
 	.func = watch_partition,
 	.flags = FTRACE_OPS_FL_PERMANENT,
@@ -213,7 +195,7 @@ static const struct watch_function {
 	{ "set_capacity_and_notify", set_capacity_and_notify, &capacity_ops },
 	{ "invalidate_disk", invalidate_disk, &end_ops },
 	{ "blk_mark_disk_dead", blk_mark_disk_dead, &end_ops },
-	{ "inc_diskseq", NULL, &medium_ops },
+	{ "inc_diskseq", NULL, &end_ops },
 	{ "bdev_resize_partition", NULL, &partition_ops },
 };
 
@@ -249,7 +231,7 @@ static int watch_function(const struct watch_function *watched)
 }
 
 static struct ftrace_ops *const watch_ops[] = {
-	&capacity_ops, &end_ops, &medium_ops, &partition_ops
+	&capacity_ops, &end_ops, &partition_ops
 };
 
 /* At the end only: ftrace does not forget a filter that was freed. */
