@@ -59,6 +59,24 @@ load lib/common
 	common_log_check
 }
 
+@test "machine: what a test leaves behind is noticed, and removed" {
+	local loop
+	common_begin
+	common_look
+	[[ ${#LEFT[@]} -eq 0 ]] || fail "there is ${LEFT[*]}"
+	truncate -s 8M "$BATS_TEST_TMPDIR/file"
+	loop=$(losetup -f --show "$BATS_TEST_TMPDIR/file")
+	dmsetup create below --table "0 2048 linear $(disk 1) 0"
+	dmsetup create above --table '0 1024 linear /dev/mapper/below 0'
+	settle
+	common_look
+	[[ " ${LEFT[*]} " == *" $loop "* && " ${LEFT[*]} " == *' below '* && " ${LEFT[*]} " == *' above '* ]] || fail "only ${LEFT[*]}"
+	common_remove_left
+	settle
+	common_look
+	[[ ${#LEFT[@]} -eq 0 ]] || fail "there is ${LEFT[*]} still"
+}
+
 @test "machine: put names the errno of a refusal" {
 	refuses EINVAL put /sys/module/loop/uevent nonsense
 	refuses ENOENT put /nowhere/file 1

@@ -39,8 +39,10 @@ declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
 # difference storage DIFF (lib/diffs).
 declare -A DISK_SUFFIX=()
 DIFF='' DIFF_LIMIT=''
-COMMON_BEGIN='' COMMON_DM='' COMMON_LOOPS='' COMMON_MD='' FOUND='' UDEV_AWAY=''
+COMMON_BEGIN='' FOUND='' UDEV_AWAY=''
 declare -a NEWS=() LEFT=()
+# What there was of each kind that a test may leave behind (find_KIND), when it began. Global, since bats loads this in a function.
+declare -gA COMMON_BEFORE=([dm]='' [loops]='' [md]='')
 
 # Says why and fails.
 fail() {
@@ -301,26 +303,20 @@ common_setup() {
 }
 
 common_begin() {
+	local kind
 	COMMON_DEFERRED=()
 	common_log_begin
 	! module_loaded || fail "the module is still loaded, from a test before this one" || return
 	[[ -e $KO ]] || fail "there is no module to test" || return
-	find_dm
-	COMMON_DM=$FOUND
-	find_loops
-	COMMON_LOOPS=$FOUND
-	find_md
-	COMMON_MD=$FOUND
+	for kind in "${!COMMON_BEFORE[@]}"; do
+		"find_$kind"
+		COMMON_BEFORE[$kind]=$FOUND
+	done
 }
 
-# common_news KIND: what there is of it (dm, loops, md), and was not when the test began, in the array NEWS.
+# common_news KIND: what there is of it, and was not when the test began, in the array NEWS.
 common_news() {
-	local before line
-	case $1 in
-	dm) before=$COMMON_DM ;;
-	loops) before=$COMMON_LOOPS ;;
-	md) before=$COMMON_MD ;;
-	esac
+	local before=${COMMON_BEFORE[$1]} line
 	NEWS=()
 	"find_$1"
 	while [[ -n $FOUND ]]; do
@@ -337,7 +333,7 @@ common_look() {
 	for item in "$SESSIONS"/* "$TRACKERS"/* /sys/block/blksnap*; do
 		[[ ! -d $item ]] || LEFT+=("$item")
 	done
-	for kind in dm loops md; do
+	for kind in "${!COMMON_BEFORE[@]}"; do
 		common_news "$kind"
 		LEFT+=("${NEWS[@]}")
 	done
