@@ -307,8 +307,8 @@ void diff_storage_bytes(struct diff_storage *storage, u64 *size, u64 *used);
  * @storage: there is not enough space in it
  * @buffer: DIFF_STORAGE_WHY_MAX bytes, for the words
  *
- * Context: any. Return: ", and ..." if growing failed, and not for want of
- * space; else "".
+ * Context: any but interrupts. Return: ", and ..." if growing failed, and not
+ * for want of space; else "".
  */
 const char *diff_storage_why_full(struct diff_storage *storage, char *buffer);
 

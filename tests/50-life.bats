@@ -412,7 +412,7 @@ pester() {
 		background administer "p$n" 100000 "/dev/mapper/store$n" ${origins[n]} >>"$BATS_TEST_TMPDIR/takes.$n" 2>&1
 		pids[n]=$BACKGROUND
 	done
-	wait_until 60 all_have_taken 2
+	wait_until 60 all_have_taken 2 || fail "$(tail -n 5 "$BATS_TEST_TMPDIR"/takes.*)"
 	for pid in "${pids[@]}" "$pester"; do
 		kill_all "$pid"
 	done
