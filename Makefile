@@ -12,7 +12,7 @@ RUN ?=
 ONLY ?=
 SCALE ?= 10
 DIFFS ?= memory tmpfs ext4 directory beside btrfs
-soak_suites := 25-model 30-stamp-engine 35-diff-file 45-image-writes 50-life 55-lessons 60-take 80-tracking
+soak_suites := 25-model 30-stamp-engine 35-diff-file 45-image-writes 50-life 55-lessons 60-take 80-tracking 82-tracked-origins
 
 .PHONY: help
 help: ## list these targets
