@@ -3,6 +3,8 @@
 
 KVER ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(KVER)/build
+# Whose headers these are: with KDIR alone it is not the kernel that runs.
+installed_for = $(or $(shell sed -n 's/.* UTS_RELEASE "\(.*\)"/\1/p' "$(KDIR)/include/generated/utsrelease.h" 2>/dev/null),$(KVER))
 DESTDIR ?=
 PREFIX ?= /usr/local
 UDEVDIR ?= /lib/udev
@@ -19,9 +21,9 @@ help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .PHONY: modules
-modules: ## build the module, for the running kernel or KDIR=...
+modules: ## build the module, for the running kernel, KVER=... or KDIR=...
 	@test -e "$(KDIR)/Makefile" || { \
-		echo "No kernel headers in $(KDIR): install them (Debian: linux-headers-amd64) or say KDIR=..." >&2; exit 1; }
+		echo "No kernel headers in $(KDIR): install them (Debian: linux-headers-amd64) or say for which kernel: KVER=..." >&2; exit 1; }
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" modules
 
 .PHONY: tool
@@ -78,7 +80,7 @@ install: modules tool install-scripts ## install module, udev rules, unit and to
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" INSTALL_MOD_DIR=updates \
 		$(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)" DEPMOD=true) modules_install
 	install -m 755 build/blksnap-copy "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
-	$(if $(DESTDIR),,depmod "$(KVER)")
+	$(if $(DESTDIR),,depmod "$(installed_for)")
 	$(if $(DESTDIR),,-udevadm control --reload)
 
 # What needs no building. The unit has the place where the tool is.
@@ -94,13 +96,13 @@ install-scripts:
 
 .PHONY: uninstall
 uninstall: ## remove what install put there
-	rm -f "$(DESTDIR)/lib/modules/$(KVER)/updates/blksnap.ko"*
+	rm -f "$(DESTDIR)/lib/modules/$(installed_for)/updates/blksnap.ko"*
 	rm -f $(patsubst udev-rules/%,"$(DESTDIR)$(UDEVDIR)/rules.d/%",$(wildcard udev-rules/*.rules))
 	rm -f "$(DESTDIR)$(UNITDIR)/blksnap.service"
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap"
 	rm -f "$(DESTDIR)$(PREFIX)/lib/blksnap/"*.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	-rmdir "$(DESTDIR)$(PREFIX)/lib/blksnap"
-	$(if $(DESTDIR),,depmod "$(KVER)")
+	$(if $(DESTDIR),,depmod "$(installed_for)")
 	$(if $(DESTDIR),,-udevadm control --reload)
 
 .PHONY: clean-modules
