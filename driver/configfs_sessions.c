@@ -357,37 +357,62 @@ static int session_depend(struct session *session)
 	return 0;
 }
 
-/* Directories are held before the take, so that none goes during it. */
-static int session_activate(struct session *session)
+/*
+ * Directories are held before the take, so that none goes during it. While one
+ * is made or removed there is a time when it is in the session, but not in
+ * configfs, which must not be asked to hold it then: that has its mutex.
+ *
+ * Takes session->mutex, and keeps it.
+ */
+static int session_lock_depended(struct session *session)
 {
+	struct mutex *making = &sessions_group.cg_subsys->su_mutex;
 	int ret;
 
-	ret = session_depend(session);
-	if (ret)
-		return error_set(&session->error, session->name, ret,
-				 "a snapshot is just being made or removed");
-	ret = session_take(session);
-	if (ret)
-		session_undepend(session, NULL);
+	mutex_lock(making);
+	mutex_lock(&session->mutex);
+	if (session->active) {
+		ret = error_set(&session->error, session->name, -EBUSY,
+				"the session is active");
+	} else {
+		ret = session_depend(session);
+		if (ret)
+			error_set(&session->error, session->name, ret,
+				  "a snapshot is just being made or removed");
+	}
+	mutex_unlock(making);
 	return ret;
 }
 
-static int session_set_active(struct session *session, bool active)
+static int session_activate(struct session *session)
 {
-	int ret = 0;
+	int ret = session_lock_depended(session);
 
+	if (!ret) {
+		ret = session_take(session);
+		if (ret)
+			session_undepend(session, NULL);
+	}
+	mutex_unlock(&session->mutex);
+	return ret;
+}
+
+static void session_deactivate(struct session *session)
+{
 	mutex_lock(&session->mutex);
-	if (active && session->active) {
-		ret = error_set(&session->error, session->name, -EBUSY,
-				"the session is active");
-	} else if (active) {
-		ret = session_activate(session);
-	} else if (session->active) {
+	if (session->active) {
 		session_release(session);
 		session_undepend(session, NULL);
 	}
 	mutex_unlock(&session->mutex);
-	return ret;
+}
+
+static int session_set_active(struct session *session, bool active)
+{
+	if (active)
+		return session_activate(session);
+	session_deactivate(session);
+	return 0;
 }
 
 static ssize_t session_active_show(struct config_item *item, char *page)

@@ -62,16 +62,21 @@ static void segment_unlink(struct diff_segment *segment)
 	const struct path *path = &segment->file->f_path;
 	struct dentry *parent = dget_parent(path->dentry);
 	struct inode *dir = d_inode(parent);
+	int ret;
 
 	path_get(path);
-	if (mnt_want_write(path->mnt))
+	ret = mnt_want_write(path->mnt);
+	if (ret)
 		goto out;
 	inode_lock_nested(dir, I_MUTEX_PARENT);
 	if (path->dentry->d_parent == parent && !d_unhashed(path->dentry))
-		compat_unlink(path, dir);
+		ret = compat_unlink(path, dir);
 	inode_unlock(dir);
 	mnt_drop_write(path->mnt);
 out:
+	if (ret)
+		pr_warn("%s: cannot remove %pD: error %d\n", segment->who,
+			segment->file, ret);
 	path_put(path);
 	dput(parent);
 }

@@ -17,6 +17,8 @@
  * device-mapper and the split code submit again: it passes at once, also
  * through a closed gate, because the gate waits for it. So does a piece that was
  * split off it, and is split once more: it is chained to what is counted.
+ * And what a chain has yet to submit again, one link of which is counted, passes
+ * like any other, but through a closed gate as well.
  *
  * Holding. The submitter never waits (I5): a worker brings the write to its
  * watchers, who prepare it. They park it while they do, and gate_resume() brings
@@ -46,7 +48,6 @@
 #include <linux/percpu.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rculist.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -61,11 +62,12 @@
 
 /*
  * To submit a bio can block, on a queue that is full or on a limit of its
- * cgroup: then the others go on, until so many are blocked.
+ * cgroup: then the others go on, until so many are blocked. As many more are for
+ * what somebody waits for, which must not wait for all that is written back.
  */
 #define GATE_WORKERS 16
 
-#define GATE_SPLITS 16	/* of one bio, one after the other, that are recognised */
+#define GATE_LINKS 16	/* of a chain of bios, that are followed */
 #define GATE_POLL_US 1000	/* between two looks at a driver's accounting */
 
 struct gate {
@@ -74,7 +76,8 @@ struct gate {
 	unsigned int users;		/* protected by gates_mutex */
 	unsigned int closed;		/* protected by gates_mutex */
 	bool ending;			/* @destroy_work is due; gates_mutex */
-	bool drained_once;		/* all there was before us is complete */
+	atomic_t nr_watched;		/* watchers that there were so far */
+	int drained_of;			/* so many, when all there was was complete */
 	struct percpu_ref writes;	/* live: open. A reference a passed write */
 	wait_queue_head_t drained;	/* woken when @writes comes to zero */
 
@@ -89,6 +92,7 @@ struct gate {
 
 	mempool_t pool;			/* of origin_write */
 	struct workqueue_struct *wq;	/* set once */
+	struct workqueue_struct *awaited_wq; /* set once */
 	struct work_struct raw_work;
 	struct work_struct destroy_work;
 };
@@ -133,7 +137,7 @@ static void gate_free_write(struct gate *gate, struct origin_write *write)
 		mempool_free(write, &gate->pool);
 	smp_mb(); /* see above */
 	if (unlikely(READ_ONCE(gate->raw.head)))
-		queue_work(gate->wq, &gate->raw_work);
+		queue_work(gate->awaited_wq, &gate->raw_work);
 }
 
 static void gate_endio(struct bio *bio)
@@ -207,32 +211,33 @@ static const struct origin_write *gate_counted(const struct gate *gate,
 }
 
 /*
- * Is the bio, whose completion is chained, a piece of one that this gate has
- * counted? What the kernel splits off lies within the whole. The whole, to which
- * it is chained, cannot end before it.
+ * Of the bios to which this one is chained, by its @private, the first one that
+ * this gate has counted, or NULL. None of them can end before it.
  */
-static bool gate_has_counted_whole(const struct gate *gate, sector_t first,
-				   sector_t last, void *private)
+static const struct origin_write *gate_counted_parent(const struct gate *gate,
+						      void *private)
 {
 	const struct origin_write *write;
 	bio_end_io_t *end_io;
 	unsigned int i;
 
-	for (i = 0; i < GATE_SPLITS; i++) {
+	for (i = 0; i < GATE_LINKS; i++) {
 		end_io = gate_interposed(private, &private);
 		write = gate_counted(gate, &end_io, &private);
-		if (write)
-			return write->first <= first && last <= write->last;
-		if (!chained_is(end_io))
-			return false;
+		if (write || !chained_is(end_io))
+			return write;
 	}
-	return false;
+	return NULL;
 }
 
-/* Has this gate counted the bio, or what it is a piece of? */
+/*
+ * Has this gate counted the bio, or what it is a piece of? What the kernel splits
+ * off lies within the whole, and is chained to that.
+ */
 static bool gate_has_counted(const struct gate *gate, const struct bio *bio,
 			     sector_t first, sector_t last)
 {
+	const struct origin_write *whole;
 	bio_end_io_t *end_io = bio->bi_end_io;
 	void *private = bio->bi_private;
 
@@ -240,8 +245,22 @@ static bool gate_has_counted(const struct gate *gate, const struct bio *bio,
 		return false;
 	if (gate_counted(gate, &end_io, &private))
 		return true;
-	return chained_is(end_io) &&
-	       gate_has_counted_whole(gate, first, last, private);
+	if (!chained_is(end_io))
+		return false;
+	whole = gate_counted_parent(gate, private);
+	return whole && whole->first <= first && last <= whole->last;
+}
+
+/* Does what this gate has counted wait for a bio that it has not? */
+static bool gate_waits_for(const struct gate *gate, const struct bio *bio)
+{
+	bio_end_io_t *end_io = bio->bi_end_io;
+	void *private = bio->bi_private;
+
+	if (likely(end_io != gate_endio && !chained_is(end_io)))
+		return false;
+	gate_counted(gate, &end_io, &private);
+	return chained_is(end_io) && gate_counted_parent(gate, private);
 }
 
 /* Watchers of a write, one after the other: under rcu_read_lock() */
@@ -309,6 +328,17 @@ static void gate_trace_release(struct gate *gate,
 }
 
 /*
+ * A closed gate waits for what it has counted; and so must let through what that
+ * waits for: a link of a chain that was not prepared yet when a later one was.
+ */
+static bool gate_count(struct gate *gate, const struct bio *bio)
+{
+	if (likely(percpu_ref_tryget_live_rcu(&gate->writes)))
+		return true;
+	return gate_waits_for(gate, bio) && percpu_ref_tryget(&gate->writes);
+}
+
+/*
  * The one place where a write is passed. Under rcu_read_lock(). @watcher is the
  * first one of the write, or NULL. A successful tryget orders what follows after
  * everything that was stored before gate_open(): pairs with the barrier there.
@@ -318,7 +348,7 @@ static bool gate_try(struct gate *gate, struct gate_watcher *watcher,
 {
 	struct bio *bio = write->bio;
 
-	if (!percpu_ref_tryget_live_rcu(&gate->writes))
+	if (!gate_count(gate, bio))
 		return false;
 	smp_rmb(); /* pairs with __gate_open() */
 	if (!gate_satisfied(gate, watcher, bio_op(bio), write->first,
@@ -337,6 +367,12 @@ static bool gate_try(struct gate *gate, struct gate_watcher *watcher,
 
 /* Held writes */
 
+static struct workqueue_struct *gate_queue(struct gate *gate,
+					   const struct origin_write *write)
+{
+	return origin_write_is_awaited(write) ? gate->awaited_wq : gate->wq;
+}
+
 /*
  * A held write goes to its watchers at once, or, while the gate is closed, when
  * it opens. Whether it is closed is asked under the lock that gate_open() takes
@@ -347,10 +383,11 @@ static void gate_hold(struct gate *gate, struct origin_write *write)
 	unsigned long flags;
 
 	spin_lock_irqsave(&gate->lock, flags);
-	if (percpu_ref_is_dying(&gate->writes))
+	if (percpu_ref_is_dying(&gate->writes) &&
+	    !gate_waits_for(gate, write->bio))
 		list_add_tail(&write->node, &gate->held);
 	else
-		queue_work(gate->wq, &write->work);
+		queue_work(gate_queue(gate, write), &write->work);
 	spin_unlock_irqrestore(&gate->lock, flags);
 }
 
@@ -397,7 +434,7 @@ static void gate_hold_raw(struct gate *gate, struct bio *bio)
 	spin_lock_irqsave(&gate->lock, flags);
 	bio_list_add(&gate->raw, bio);
 	spin_unlock_irqrestore(&gate->lock, flags);
-	queue_work(gate->wq, &gate->raw_work);
+	queue_work(gate->awaited_wq, &gate->raw_work);
 }
 
 static void gate_unhold(struct gate *gate)
@@ -592,7 +629,6 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 
 	down_write(&gate->watchers_sem);
 	list_add_tail_rcu(&watcher->node, &gate->watchers);
-	gate->drained_once = false; /* its range was not counted before */
 	up_write(&gate->watchers_sem);
 	/*
 	 * Who was not counted has not only decided, but also left the function
@@ -601,6 +637,8 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 	start = jiffies;
 	synchronize_rcu();
 	synchronize_rcu_tasks();
+	/* Its range was not counted before: see gate_drain_uncounted(). */
+	atomic_inc(&gate->nr_watched);
 	/* Nobody had to wait until here. */
 	ret = gate_flush_queue(gate, deadline + (jiffies - start));
 	if (ret)
@@ -688,20 +726,24 @@ static unsigned long gate_accounted(const struct gate *gate)
 /*
  * What a bio-based disk was given before it had a gate nobody has counted but
  * its driver. While the gate is closed and drained, that is all there can be.
- * Nobody tells when it ends, so this has to look again and again.
+ * Nobody tells when it ends, so this has to look again and again. A watcher that
+ * is just being added may have a write yet that is not accounted: it is not among
+ * those that this has drained.
  */
 static int gate_drain_uncounted(struct gate *gate, unsigned long deadline)
 {
 	long left = max_t(long, deadline - jiffies, 1);
+	int watched = atomic_read(&gate->nr_watched);
 	unsigned long nr;
-	int ret = 0;
+	int ret;
 
-	if (!gate->drained_once && !queue_is_mq(gate->disk->queue))
-		ret = read_poll_timeout(gate_accounted, nr, !nr, GATE_POLL_US,
-					div_u64(jiffies64_to_nsecs(left),
-						NSEC_PER_USEC),
-					false, gate);
-	gate->drained_once |= !ret;
+	if (queue_is_mq(gate->disk->queue) || gate->drained_of == watched)
+		return 0;
+	ret = read_poll_timeout(gate_accounted, nr, !nr, GATE_POLL_US,
+				div_u64(jiffies64_to_nsecs(left), NSEC_PER_USEC),
+				false, gate);
+	if (!ret)
+		gate->drained_of = watched;
 	return ret;
 }
 
@@ -780,6 +822,21 @@ static bool gate_outlives_writes(struct gate *gate)
 	return over;
 }
 
+/* Nothing points to it any more, or did yet. */
+static void gate_free(struct gate *gate)
+{
+	struct module *owner = gate->disk->fops->owner;
+
+	destroy_workqueue(gate->awaited_wq);
+	destroy_workqueue(gate->wq);
+	percpu_ref_exit(&gate->writes);
+	mempool_exit(&gate->pool);
+	put_device(disk_to_dev(gate->disk));
+	module_put(owner);
+	kfree(gate);
+	filter_put();
+}
+
 /*
  * The disk may have gone, and its name, or number, not be free again before this
  * has given its reference back (md): so grace periods are expedited. Nobody
@@ -791,7 +848,6 @@ static bool gate_outlives_writes(struct gate *gate)
 static void gate_destroy(struct work_struct *work)
 {
 	struct gate *gate = container_of(work, struct gate, destroy_work);
-	struct module *owner;
 
 	if (!gate_outlives_writes(gate))
 		return;
@@ -801,14 +857,7 @@ static void gate_destroy(struct work_struct *work)
 	wait_event(gate->drained, percpu_ref_is_zero(&gate->writes));
 	/* The last write's completion may still be on its way out of the ref. */
 	synchronize_rcu_expedited();
-	destroy_workqueue(gate->wq);
-	percpu_ref_exit(&gate->writes);
-	mempool_exit(&gate->pool);
-	owner = gate->disk->fops->owner;
-	put_device(disk_to_dev(gate->disk));
-	module_put(owner);
-	kfree(gate);
-	filter_put();
+	gate_free(gate);
 }
 
 /* mempool_init_slab_pool() takes no cache with a constructor. */
@@ -820,6 +869,13 @@ static void *gate_pool_alloc(gfp_t gfp, void *data)
 static void gate_pool_free(void *write, void *data)
 {
 	kmem_cache_free(write_cache, write);
+}
+
+static struct workqueue_struct *gate_create_wq(const char *name,
+					       const struct gendisk *disk)
+{
+	return alloc_workqueue(name, WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
+			       GATE_WORKERS, disk->disk_name);
 }
 
 static struct gate *gate_create(struct gendisk *disk)
@@ -841,15 +897,16 @@ static struct gate *gate_create(struct gendisk *disk)
 	INIT_WORK(&gate->raw_work, gate_raw_work);
 	INIT_WORK(&gate->destroy_work, gate_destroy);
 
-	gate->wq = alloc_workqueue("blksnap_%s", WQ_UNBOUND | WQ_MEM_RECLAIM |
-				   WQ_HIGHPRI, GATE_WORKERS,
-				   disk->disk_name);
+	gate->wq = gate_create_wq("blksnap_%s", disk);
 	if (!gate->wq)
 		goto out;
+	gate->awaited_wq = gate_create_wq("blksnap_a_%s", disk);
+	if (!gate->awaited_wq)
+		goto out_wq;
 	ret = mempool_init(&gate->pool, GATE_RESERVE, gate_pool_alloc,
 			   gate_pool_free, NULL);
 	if (ret)
-		goto out_wq;
+		goto out_awaited_wq;
 	ret = percpu_ref_init(&gate->writes, gate_drained,
 			      PERCPU_REF_ALLOW_REINIT, GFP_KERNEL);
 	if (ret)
@@ -870,6 +927,8 @@ out_ref:
 	percpu_ref_exit(&gate->writes);
 out_pool:
 	mempool_exit(&gate->pool);
+out_awaited_wq:
+	destroy_workqueue(gate->awaited_wq);
 out_wq:
 	destroy_workqueue(gate->wq);
 out:
@@ -877,28 +936,45 @@ out:
 	return ERR_PTR(ret);
 }
 
-struct gate *gate_get(struct gendisk *disk)
+/* Returns the disk's gate with one more user, or NULL. */
+static struct gate *__gate_join(struct gendisk *disk)
 {
 	struct gate *gate;
-	unsigned int noio;
 
-	/* Who opens a gate waits for this mutex: no waiting for I/O under it. */
-	noio = memalloc_noio_save();
-	mutex_lock(&gates_mutex);
+	lockdep_assert_held(&gates_mutex);
 	gate = gate_find(disk);
+	if (!gate)
+		return NULL;
+	WRITE_ONCE(gate->users, gate->users + 1);
+	/* Should its end have begun. */
+	wake_up_all(&gate->none_held);
+	wake_up_all(&gate->drained);
+	return gate;
+}
+
+/* Who opens a gate waits for the mutex: nothing is allocated under it. */
+struct gate *gate_get(struct gendisk *disk)
+{
+	struct gate *gate, *made;
+
+	mutex_lock(&gates_mutex);
+	gate = __gate_join(disk);
+	mutex_unlock(&gates_mutex);
+	if (gate)
+		return gate;
+	made = gate_create(disk);
+	if (IS_ERR(made))
+		return made;
+	mutex_lock(&gates_mutex);
+	gate = __gate_join(disk);
 	if (!gate) {
-		gate = gate_create(disk);
-		if (!IS_ERR(gate))
-			hash_add_rcu(gates, &gate->node, (unsigned long)disk);
-	}
-	if (!IS_ERR(gate)) {
-		WRITE_ONCE(gate->users, gate->users + 1);
-		/* Should its end have begun. */
-		wake_up_all(&gate->none_held);
-		wake_up_all(&gate->drained);
+		made->users = 1;
+		hash_add_rcu(gates, &made->node, (unsigned long)disk);
 	}
 	mutex_unlock(&gates_mutex);
-	memalloc_noio_restore(noio);
+	if (!gate)
+		return made;
+	gate_free(made);
 	return gate;
 }
 

@@ -47,6 +47,19 @@ struct origin_write {
 };
 
 /**
+ * origin_write_is_awaited() - does somebody wait for the write?
+ * @write: the write
+ *
+ * Context: any. Return: false if it is only written back.
+ */
+static inline bool origin_write_is_awaited(const struct origin_write *write)
+{
+	blk_opf_t opf = write->bio->bi_opf;
+
+	return op_is_sync(opf) || (opf & (REQ_META | REQ_PRIO | REQ_SWAP));
+}
+
+/**
  * enum gate_answer - what a watcher says about a held write
  * @GATE_READY: it has nothing (more) to do before the write may pass
  * @GATE_PARKED: it keeps the write and will call gate_resume()

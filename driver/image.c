@@ -24,7 +24,7 @@ struct image {
 	struct image_config config;	/* set once; owns the names, and cbt */
 	struct gendisk *disk;		/* set once */
 	int index;			/* N of blksnapN; set once */
-	bool added;			/* by image_add(); the take's mutex */
+	bool added;			/* by image_add(); the session's mutex */
 	struct image_reader reader;
 	struct image_writer writer;
 	struct workqueue_struct *write_wq; /* set once */

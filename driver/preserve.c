@@ -526,7 +526,11 @@ int preserve_settle(struct diff_area *area, sector_t first, sector_t last)
 			ret = -EIO;
 		if (ret || diff_map_stored(&area->map, from, to))
 			break;
-		ret = preserve_push(area, from, to);
+		/* It was lowered since the take: there never will be enough. */
+		if (area->config.granule > memory_bound())
+			ret = -ENOMEM;
+		else
+			ret = preserve_push(area, from, to);
 		if (!ret)
 			wait_event(area->changed,
 				   atomic_read(&area->changes) != changes);

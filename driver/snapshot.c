@@ -164,6 +164,21 @@ static int session_refuse_active(struct session *session,
 	return error_set(error, who, -EBUSY, "the session is active");
 }
 
+/*
+ * Before a path is looked up. That is done without the mutex: it takes the lock
+ * of a directory, which may be a session's, and mkdir in there has that already.
+ */
+static int session_look_idle(struct session *session, struct error_text *error,
+			     const char *who)
+{
+	int ret;
+
+	mutex_lock(&session->mutex);
+	ret = session_refuse_active(session, error, who);
+	mutex_unlock(&session->mutex);
+	return ret;
+}
+
 void session_init(struct session *session, const char *name)
 {
 	strscpy(session->name, name, sizeof(session->name));
@@ -220,20 +235,23 @@ int session_set_diff(struct session *session, const char *path)
 	struct diff_target target;
 	int ret;
 
+	ret = session_look_idle(session, &session->error, session->name);
+	if (!ret)
+		ret = diff_target_resolve(&target, path, &session->error,
+					  session->name);
+	if (ret)
+		return ret;
 	mutex_lock(&session->mutex);
 	ret = session_refuse_active(session, &session->error, session->name);
-	if (ret)
-		goto out;
-	ret = diff_target_resolve(&target, path, &session->error, session->name);
 	if (ret)
 		goto out;
 	ret = value_keep(&session->diff_file, path, "diff_file",
 			 &session->error, session->name);
 	if (!ret)
 		swap(session->diff_target, target);
-	diff_target_clear(&target);
 out:
 	mutex_unlock(&session->mutex);
+	diff_target_clear(&target);
 	return ret;
 }
 
@@ -350,10 +368,13 @@ int snapshot_set_device(struct snapshot *snapshot, const char *path)
 	dev_t dev;
 	int ret;
 
-	mutex_lock(&session->mutex);
-	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
+	ret = session_look_idle(session, &snapshot->error, snapshot->label);
 	if (!ret)
 		ret = snapshot_resolve(snapshot, path, &dev);
+	if (ret)
+		return ret;
+	mutex_lock(&session->mutex);
+	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
 	if (!ret)
 		ret = __snapshot_refuse_twin(snapshot, dev);
 	if (!ret)

@@ -47,11 +47,8 @@ void starved_stop(struct starved *starved)
 
 enum starved_class starved_class(const struct origin_write *write)
 {
-	blk_opf_t opf = write->bio->bi_opf;
-
-	if (op_is_sync(opf) || (opf & (REQ_META | REQ_PRIO | REQ_SWAP)))
-		return STARVED_AWAITED;
-	return STARVED_BACKGROUND;
+	return origin_write_is_awaited(write) ? STARVED_AWAITED :
+						STARVED_BACKGROUND;
 }
 
 bool starved_any(const struct starved *starved)

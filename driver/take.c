@@ -54,7 +54,7 @@ MODULE_PARM_DESC(take_timeout_ms,
 		 "How long a take may hold writes before it gives up (default: 5000)");
 
 static LIST_HEAD(active_sessions);	/* protected by take_mutex */
-static DEFINE_MUTEX(take_mutex);	/* one take or release at a time */
+static DEFINE_MUTEX(take_mutex);	/* one take, or end of one, at a time */
 
 static int take_error(struct session *session, int err, const char *why)
 {
@@ -70,7 +70,9 @@ static int take_blame(struct snapshot *snapshot, int err)
 
 static unsigned long take_deadline(void)
 {
-	return jiffies + msecs_to_jiffies(READ_ONCE(take_timeout_ms));
+	/* What is more is no time for msecs_to_jiffies(), but for ever. */
+	return jiffies + msecs_to_jiffies(min_t(unsigned int, INT_MAX,
+						READ_ONCE(take_timeout_ms)));
 }
 
 /* Step: everything is configured */
@@ -793,12 +795,20 @@ int session_take(struct session *session)
 	int ret;
 
 	lockdep_assert_held(&session->mutex);
-	mutex_lock(&take_mutex);
+	/* Who has frozen what another take waits for may be waiting here. */
+	if (mutex_lock_killable(&take_mutex))
+		return take_error(session, -EINTR,
+				  "killed while another session was taken");
 	ret = __session_take(session);
 	mutex_unlock(&take_mutex);
 	return ret;
 }
 
+/*
+ * What follows the end of what was armed waits: for reads of origins that hang,
+ * and for whoever has frozen the file system that the storage lies on. That may
+ * be somebody who is about to take another session.
+ */
 void session_release(struct session *session)
 {
 	lockdep_assert_held(&session->mutex);
@@ -806,8 +816,8 @@ void session_release(struct session *session)
 	list_del_init(&session->active_node);
 	WRITE_ONCE(session->active, false);
 	take_undo_armed(session);
+	mutex_unlock(&take_mutex);
 	take_teardown_snapshots(session, NULL);
 	session_storage_close(session);
 	take_close_origins(session, NULL);
-	mutex_unlock(&take_mutex);
 }

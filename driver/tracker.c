@@ -417,7 +417,10 @@ struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
 	mutex_lock(&trackers_mutex);
 	sectors = bdev_nr_sectors(origin);
 	tracker = tracker_find(origin, sectors);
-	if (!tracker) {
+	if (!sectors) {
+		/* It went while it was open. */
+		tracker = ERR_PTR(-ENODEV);
+	} else if (!tracker) {
 		tracker = tracker_create(origin, sectors, deadline);
 		if (!IS_ERR(tracker))
 			tracker_list(tracker);

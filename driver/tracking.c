@@ -362,20 +362,15 @@ static int tracking_try_device(struct tracking *tracking, dev_t dev)
 	return ret;
 }
 
-static int __tracking_set_device(struct tracking *tracking, const char *path)
+static int __tracking_set_device(struct tracking *tracking, const char *path,
+				 dev_t dev)
 {
-	dev_t dev;
 	int ret;
 
 	lockdep_assert_held(&trackings_mutex);
 	ret = tracking_refuse_enabled(tracking);
-	if (ret)
-		return ret;
-	ret = origin_resolve(path, MAY_READ, &dev);
-	if (ret)
-		return origin_refuse_path(path, ret, &tracking->error,
-					  tracking->name);
-	ret = __tracking_refuse_twin(tracking, dev);
+	if (!ret)
+		ret = __tracking_refuse_twin(tracking, dev);
 	if (!ret)
 		ret = tracking_try_device(tracking, dev);
 	if (!ret)
@@ -386,12 +381,23 @@ static int __tracking_set_device(struct tracking *tracking, const char *path)
 	return ret;
 }
 
+/* A path is looked up without the mutex, as in session_look_idle(). */
 int tracking_set_device(struct tracking *tracking, const char *path)
 {
+	dev_t dev;
 	int ret;
 
 	mutex_lock(&trackings_mutex);
-	ret = __tracking_set_device(tracking, path);
+	ret = tracking_refuse_enabled(tracking);
+	mutex_unlock(&trackings_mutex);
+	if (ret)
+		return ret;
+	ret = origin_resolve(path, MAY_READ, &dev);
+	if (ret)
+		return origin_refuse_path(path, ret, &tracking->error,
+					  tracking->name);
+	mutex_lock(&trackings_mutex);
+	ret = __tracking_set_device(tracking, path, dev);
 	mutex_unlock(&trackings_mutex);
 	return ret;
 }

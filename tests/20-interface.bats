@@ -901,10 +901,6 @@ tail_test() {
 	session_destroy s
 }
 
-has_passed_more() {
-	[[ $(stat_of "$1" writes_passed) -gt $2 ]]
-}
-
 # The times of the last take may have changed, and nothing else.
 refused_take_timeout() {
 	local start=$SECONDS

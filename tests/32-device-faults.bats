@@ -234,12 +234,45 @@ stormed() {
 	stormed /dev/nullc --count 1000
 }
 
-# --- devices that go away under load ---------------------------------------------------------------------------------
-
-# requests_in_flight DEVICE
-requests_in_flight() {
-	awk '{ exit $9 == 0 }' "/sys/block/${1##*/}/stat"
+# while_written_back DEVICE PAGES COUNTER: scattered pages are written back, since they are old, and nobody waits for them. Prints
+# what the counter is then, and when one write more is done, which is waited for. All in one process, with the device open: when it
+# is closed, udev has the partition table read again, and that writes everything back.
+while_written_back() {
+	local name vm=/proc/sys/vm
+	for name in dirty_writeback_centisecs dirty_expire_centisecs; do
+		defer eval "echo $(cat $vm/$name) >$vm/$name"
+		echo 10 >$vm/$name
+	done
+	python3 -c '
+import mmap, os, sys, time
+path, pages, counter = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+buffered, direct = os.open(path, os.O_WRONLY), os.open(path, os.O_WRONLY | os.O_DIRECT)
+for page in range(pages):
+    os.pwrite(buffered, bytes([1]) * 4096, page << 18)
+def under_writeback():
+    return next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("Writeback:")) // 4
+while under_writeback() < pages * 3 // 4:
+    time.sleep(0.1)
+before = open(counter).read().strip()
+os.pwrite(direct, mmap.mmap(-1, 4096), pages << 18)
+print(before, open(counter).read().strip())
+' "$@"
 }
+
+@test "device faults: on a slow disk a write that somebody waits for does not wait for all that is written back (I1)" {
+	local image before after
+	scsi_debug_make dev_size_mb=64 ndelay=100000000 max_queue=2
+	session_of "$(disk 2)" "$SCSI"
+	image=$(image_of s s1)
+	read -r before after < <(while_written_back "$SCSI" 200 "/sys/block/${image##*/}/blksnap/chunks_preserved")
+	echo "preserved: $before before it, $after when it was done"
+	# Those that had begun, and those that the disk took in turn with it.
+	[[ $after -lt 150 ]]
+	wait_until 60 preserved_more_than "$image" 200
+	session_destroy s
+}
+
+# --- devices that go away under load ---------------------------------------------------------------------------------
 
 # load_on DEVICE NAME RW: many requests at a time, until the first error; PID in BACKGROUND.
 load_on() {
@@ -304,6 +337,33 @@ null_blk_delete() {
 @test "device faults: a null_blk goes with requests in flight and a tracker: lost, and nothing hangs (I1, I7, I8, lesson 11)" {
 	null_blk_make nullu memory_backed=1 size=16 blocksize=512 irqmode=2 completion_nsec=3000000
 	unplugged_under_load /dev/nullu null_blk_delete nullu
+}
+
+# hangs PID: it waits for a device, or for who does.
+hangs() {
+	[[ $(ps -o state= -p "$1") == D* ]]
+}
+
+@test "device faults: a disk that goes while it is taken, before its writes are followed (ENODEV)" {
+	local dir
+	null_blk_make nullu memory_backed=1 size=16
+	dm_linear store "$(disk 2)" 524288
+	mkfs.ext4 -q /dev/mapper/store
+	dir=$(mount_test /dev/mapper/store store)
+	session_make s "$dir/diff" /dev/nullu
+	put "$SESSIONS/s/diff_limit" 64M
+	dmsetup suspend --nolockfs store
+	defer dmsetup resume store
+	# It is about to make the file.
+	background put "$SESSIONS/s/active" 1
+	wait_until 20 hangs "$BACKGROUND"
+	null_blk_delete nullu
+	dmsetup resume store
+	! wait "$BACKGROUND"
+	[[ $(session_get s error) == 'ENODEV: '* && $(session_get s state) == configured ]] ||
+		fail "$(session_get s state): $(session_get s error)"
+	session_destroy s
+	umount "$dir"
 }
 
 @test "device faults: losetup -d while a session is active: it keeps the device, then that goes, and the tracker is lost (I7)" {

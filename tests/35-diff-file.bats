@@ -580,7 +580,7 @@ mebibytes() {
 }
 
 @test "diff file: no room for growth is announced, and tried again when space is needed" {
-	local dir
+	local dir mib
 	fs_on "$(disk 2)" ext4
 	# What root alone may use as well, but not what ext4 keeps for itself: 199 MiB are left.
 	fallocate -l $((($(stat -fc '%f * %S' "$dir") >> 20) - 215))M "$dir/other"
@@ -588,9 +588,13 @@ mebibytes() {
 	put "$SESSIONS/s/diff_limit" 512M
 	put "$SESSIONS/s/diff_low" 16M
 	session_take s
-	dd if=/dev/zero of="$(disk 1)" bs=1M count=185 oflag=direct conv=notrunc status=none
-	wait_until 20 log_has 'low_space'
-	[[ $(session_get s diff_size) -le $((210 << 20)) ]]
+	# Some kernels give a few of those as well: it is written until less than diff_low is left.
+	for ((mib = 185; mib < 212; mib += 3)); do
+		dd if=/dev/zero of="$(disk 1)" bs=1M count="$mib" oflag=direct conv=notrunc status=none
+		! wait_until 5 log_has 'low_space' >/dev/null || break
+	done
+	log_has 'low_space'
+	[[ $(session_get s diff_size) -le $((215 << 20)) ]]
 	[[ $(session_get s state) == active ]]
 	# It has taken what there was, and not only what would have doubled it.
 	larger_than $((180 << 20))
@@ -600,6 +604,19 @@ mebibytes() {
 	larger_than $((256 << 20))
 	cmp -n $((300 << 20)) "$(image_of s s1)" /dev/zero
 	session_destroy s
+}
+
+@test "diff file: one that cannot be removed is named in the log" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	session_make s "$dir/diff" "$(disk 1)"
+	session_take s
+	chattr +i "$dir"
+	defer chattr -i "$dir"
+	session_destroy s
+	log_has '^blksnap: s: cannot remove diff: error -1$'
+	chattr -i "$dir"
+	rm "$dir/diff"
 }
 
 @test "diff file: its directory is renamed, and it grows" {
@@ -713,7 +730,7 @@ own_fs() {
 		session_destroy s
 		[[ ! -e $dir/diff ]]
 	done
-	end_background "$CHURN"
+	kill_all "$CHURN"
 	umount "$dir"
 	fs_whole "$origin" "$1"
 }
@@ -891,7 +908,8 @@ no_room() {
 	[[ $output == *busy* ]]
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=20 oflag=direct conv=notrunc status=none
 	echo 1 >"/sys/fs/ext4/$(basename "$(disk 2)")/trigger_fs_error"
-	refuses EROFS touch "$dir/other"
+	# EROFS; 6.12 says EIO.
+	run ! touch "$dir/other"
 	dd if=/dev/zero of="$(disk 1)" bs=1M count=60 oflag=direct conv=notrunc status=none
 	wait_until 20 log_has 'low_space'
 	state_is s active || fail "$(session_get s error)"

@@ -331,6 +331,60 @@ ten_writes() {
 	load_end
 }
 
+# busy_session: a session "s" of two directories, and a device that takes a while to be opened ($SCSI): who writes it to an
+# attribute has the session to himself meanwhile.
+busy_session() {
+	local delay=/sys/bus/pseudo/drivers/scsi_debug/ndelay
+	scsi_debug_make dev_size_mb=8 removable=1
+	defer eval "echo 0 >$delay"
+	echo 999999999 >"$delay"
+	session_make s "$(disk 2)" "$(disk 1)"
+	mkdir "$SESSIONS/s/s2"
+}
+
+@test "life: a directory is removed, and another made, while their session waits to be taken" {
+	local pids=() pid
+	busy_session
+	background put "$SESSIONS/s/s1/device" "$SCSI"
+	pids+=("$BACKGROUND")
+	sleep 0.3
+	background refuses ENOENT put "$SESSIONS/s/active" 1
+	pids+=("$BACKGROUND")
+	sleep 0.3
+	background rmdir "$SESSIONS/s/s2"
+	pids+=("$BACKGROUND")
+	for pid in "${pids[@]}"; do
+		kill -0 "$pid" || fail 'the session was not busy: nothing was shown'
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid"
+	done
+	session_destroy s
+}
+
+@test "life: a path that leads into a session's directory, while another directory is made there" {
+	local pids=() pid
+	busy_session
+	background put "$SESSIONS/s/s1/device" "$SCSI"
+	pids+=("$BACKGROUND")
+	sleep 0.3
+	cd "$SESSIONS/s"
+	background refuses ENOENT put s1/device missing
+	pids+=("$BACKGROUND")
+	cd /
+	sleep 0.3
+	background mkdir "$SESSIONS/s/s3"
+	pids+=("$BACKGROUND")
+	for pid in "${pids[@]}"; do
+		kill -0 "$pid" || fail 'the session was not busy: nothing was shown'
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid"
+	done
+	rmdir "$SESSIONS/s/s3"
+	session_destroy s
+}
+
 # administer NAME SECONDS DIFF DEVICE...: as cycle, but it may be killed anywhere, and begins with what was left then.
 administer() {
 	local name=$1 end=$((SECONDS + $2)) diff=$3
@@ -349,19 +403,6 @@ unmake() {
 	put "$SESSIONS/$1/active" 0 || return
 	[[ ! -d $SESSIONS/$1/s1 ]] || rmdir "$SESSIONS/$1"/s[0-9]* || return
 	rmdir "$SESSIONS/$1"
-}
-
-# kill_all PID: and what it runs, which makes the system calls; when this returns, none of these is under way.
-kill_all() {
-	local child children
-	mapfile -t children < <(pgrep -P "$1")
-	for child in "${children[@]}" "$1"; do
-		kill -KILL "$child" || true
-	done
-	wait "$1" || true
-	for child in "${children[@]}"; do
-		wait_until 30 test ! -d "/proc/$child"
-	done
 }
 
 # all_have_taken COUNT: each administrator so often.

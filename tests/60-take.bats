@@ -240,6 +240,23 @@ udev_on() {
 	session_destroy base
 }
 
+@test "take: the longest time that a take can be given is no short one" {
+	scsi_debug_make dev_size_mb=32
+	dm_linear slow "$SCSI" 32768
+	settle
+	defer eval 'echo 0 >/sys/bus/pseudo/drivers/scsi_debug/delay'
+	echo 2500 >/sys/bus/pseudo/drivers/scsi_debug/delay
+	parameter take_timeout_ms 4294967295
+	session_make s "$(disk 2)" /dev/mapper/slow
+	# From before there was a session: it is not counted, but looked for again and again.
+	background write dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none
+	wait_until 20 requests_in_flight "$SCSI"
+	takes s
+	[[ $(session_get s hold_us) -ge 300000 ]] || fail 'the take did not wait: nothing was shown'
+	background_end write
+	session_destroy s
+}
+
 @test "take: throttled writes that take too long: ETIMEDOUT, and all goes on (I1)" {
 	local dev image
 	dev=$(disk 1)
@@ -693,6 +710,30 @@ together() {
 	session_destroy s
 }
 
+@test "take: a chain of writes whose first link is prepared last is waited for, and not held" {
+	local dev start
+	dev=$(disk 1)
+	modprobe dm-delay
+	parameter take_timeout_ms 20000
+	delayed first "$dev" 128 8000 0
+	dm_make chained "0 128 linear /dev/mapper/first 0"$'\n'"128 16256 linear $dev 128"
+	# What udev reads there comes from memory from now on.
+	settle
+	session_of "$(disk 2)" /dev/mapper/chained
+	session_make other "$(disk 4)" /dev/mapper/chained
+	start=$(sectors_written "$dev")
+	background zero blkdiscard -f -z /dev/mapper/chained
+	wait_until 60 all_but_first "$dev" $((start + 8192))
+	background_runs zero
+	# The first one is still read; the others wait for it, and the take for them.
+	takes other
+	[[ $(session_get other hold_us) -ge 300000 ]] || fail 'the take did not wait: nothing was shown'
+	background_end zero
+	cmp -n 8388608 "$(image_of other s1)" /dev/zero
+	session_destroy other
+	session_destroy s
+}
+
 # zeroes DEVICE MEGABYTE COUNT: that is what is on the disk there, whatever the page cache says.
 zeroes() {
 	dd if="$1" bs=1M skip="$2" count="$3" iflag=direct status=none | cmp -n $(($3 * 1048576)) - /dev/zero
@@ -831,6 +872,37 @@ all_but_first() {
 
 thaw_if_frozen() {
 	fsfreeze -u "$1" 2>/dev/null || true
+}
+
+# thaw_later SECONDS DIRECTORY
+thaw_later() {
+	sleep "$(($1 * ${BLKSNAP_SLOW:-1}))"
+	fsfreeze -u "$2"
+}
+
+not_active() {
+	[[ $(session_get "$1" active) == 0 ]]
+}
+
+@test "take: while a release waits for a file system that is frozen, others are taken and released" {
+	ext4_make "$(disk 3)" diffs 128M
+	session_make s "$DIR/diff" "$(disk 1)"
+	session_make other "$(disk 2)" "$(disk 4)"
+	takes s
+	fsfreeze -f "$DIR"
+	defer thaw_if_frozen "$DIR"
+	background release put "$SESSIONS/s/active" 0
+	background thaw thaw_later 30 "$DIR"
+	wait_until 20 not_active s
+	# Who has frozen it cannot thaw it before he has taken his own.
+	takes other
+	releases other
+	background_runs release || fail 'the release did not wait: nothing was shown'
+	background_end thaw
+	background_end release
+	[[ ! -e $DIR/diff ]]
+	session_destroy other
+	session_destroy s
 }
 
 # cannot_freeze FS: two file systems of this kind, one of which can be read, but not written, when it is to be frozen; in

@@ -374,7 +374,7 @@ lv_of_disk_1() {
 }
 
 @test "tool: what was frozen is thawed when the take is refused, or when a signal comes" {
-	local dir start writer tool code said=$BATS_TEST_TMPDIR/said
+	local dir start writer tool code passed said=$BATS_TEST_TMPDIR/said
 	echo 4000 >/sys/module/blksnap/parameters/take_timeout_ms
 	lv_of_disk_1
 	# An origin with a write that does not end: a take waits for it, and is refused in the end. It was let pass, since
@@ -382,11 +382,14 @@ lv_of_disk_1() {
 	dm_linear slow "$(disk 3)" 65536
 	session_of "$(disk 2)" /dev/mapper/slow
 	dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none
+	# Or else udev may be reading it when it is suspended, and the next write wait for that page.
+	settle
 	dmsetup suspend --nolockfs --noflush slow
 	defer dmsetup resume slow
+	passed=$(stat_of "$(image_of s s1)" writes_passed)
 	dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none 3>&- &
 	writer=$!
-	sleep 0.5
+	wait_until 20 has_passed_more "$(image_of s s1)" "$passed"
 	blksnap take t --diff "$(disk 4)" "$(disk 1)" /dev/mapper/slow >"$said" 2>&1 3>&- &
 	tool=$!
 	wait_until 60 frozen "$dir"

@@ -532,6 +532,11 @@ stat_of() {
 	cat "/sys/block/${1##*/}/blksnap/$2"
 }
 
+# has_passed_more IMAGE WRITES: than so many.
+has_passed_more() {
+	[[ $(stat_of "$1" writes_passed) -gt $2 ]]
+}
+
 # tracker_make NAME DEVICE [BLOCK_SIZE]: a tracker, enabled.
 tracker_make() {
 	mkdir "$TRACKERS/$1"

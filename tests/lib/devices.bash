@@ -55,6 +55,11 @@ dm_switch() {
 	dmsetup suspend --nolockfs --noflush "$1" && dmsetup load "$1" ${2:+--table "$2"} && dmsetup resume "$1"
 }
 
+# requests_in_flight DEVICE
+requests_in_flight() {
+	awk '{ exit $9 == 0 }' "/sys/block/${1##*/}/stat"
+}
+
 # loop_make SIZE [LOSETUP-OPTION...]: a loop device on a file in memory; its path in LOOP.
 loop_make() {
 	local file size=$1
@@ -139,6 +144,19 @@ background() {
 end_background() {
 	kill "${1:-$BACKGROUND}" 2>/dev/null || true
 	wait "${1:-$BACKGROUND}" 2>/dev/null || true
+}
+
+# kill_all PID: and what it runs, which makes the system calls; when this returns, none of these is under way.
+kill_all() {
+	local child children
+	mapfile -t children < <(pgrep -P "$1")
+	for child in "${children[@]}" "$1"; do
+		kill -KILL "$child" || true
+	done
+	wait "$1" || true
+	for child in "${children[@]}"; do
+		wait_until 30 test ! -d "/proc/$child"
+	done
 }
 
 # throttle DEVICE BYTES-PER-SECOND: of writers in the control group THROTTLED.
