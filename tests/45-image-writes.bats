@@ -82,6 +82,20 @@ tree_make() {
 	session_destroy s
 }
 
+@test "image write: I4: for a granule that memory_limit has no room for any more (ENOMEM)" {
+	local image
+	session_make s "$(disk 2)" "$(disk 1)"
+	put "$SESSIONS/s/s1/chunk_size" 8M
+	session_take s
+	image=$(image_of s s1)
+	echo 4M >/sys/module/blksnap/parameters/memory_limit
+	refuses ENOMEM dd if=/dev/urandom of="$image" bs=4096 count=1 oflag=direct status=none
+	state_is s active
+	echo 0 >/sys/module/blksnap/parameters/memory_limit
+	dd if=/dev/urandom of="$image" bs=4096 count=1 oflag=direct status=none
+	session_destroy s
+}
+
 @test "image write: of two images of one origin only the one changes" {
 	local dev
 	dev=$(disk 1)

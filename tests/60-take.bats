@@ -715,13 +715,14 @@ together() {
 	dev=$(disk 1)
 	modprobe dm-delay
 	parameter take_timeout_ms 20000
-	delayed first "$dev" 128 8000 0
-	dm_make chained "0 128 linear /dev/mapper/first 0"$'\n'"128 16256 linear $dev 128"
-	# What udev reads there comes from memory from now on.
-	settle
+	delayed first "$dev" 128 0 0
+	dm_make chained < <(printf '%s\n' '0 128 linear /dev/mapper/first 0' "128 16256 linear $dev 128")
+	stamp fill /dev/mapper/chained --seed 60 --length 8M
 	session_of "$(disk 2)" /dev/mapper/chained
 	session_make other "$(disk 4)" /dev/mapper/chained
+	settle
 	start=$(sectors_written "$dev")
+	dm_switch first "0 128 delay $dev 0 8000 $dev 0 0"
 	background zero blkdiscard -f -z /dev/mapper/chained
 	wait_until 60 all_but_first "$dev" $((start + 8192))
 	background_runs zero
@@ -729,6 +730,7 @@ together() {
 	takes other
 	[[ $(session_get other hold_us) -ge 300000 ]] || fail 'the take did not wait: nothing was shown'
 	background_end zero
+	dm_switch first "0 128 linear $dev 0"
 	cmp -n 8388608 "$(image_of other s1)" /dev/zero
 	session_destroy other
 	session_destroy s
