@@ -44,6 +44,12 @@ static char *target_absolute(const struct path *path, const char *name)
 	return copy;
 }
 
+/* To make a file there would take the lock that mkdir of a session has. */
+static bool target_is_in_configfs(const struct path *path)
+{
+	return origin_path_is_on(path, "configfs");
+}
+
 /* The absolute path of what exists. */
 static char *target_existing(const char *name)
 {
@@ -56,7 +62,9 @@ static char *target_existing(const char *name)
 	if (ret)
 		return ERR_PTR(ret);
 	mode = d_backing_inode(path.dentry)->i_mode;
-	if (S_ISREG(mode))
+	if (target_is_in_configfs(&path))
+		ret = -EINVAL;
+	else if (S_ISREG(mode))
 		ret = path_permission(&path, MAY_READ | MAY_WRITE);
 	else if (S_ISDIR(mode))
 		ret = path_permission(&path, MAY_WRITE | MAY_EXEC);
@@ -73,7 +81,7 @@ static char *target_existing(const char *name)
 /* Who names a device that is not there does not want a file instead. */
 static bool target_is_for_devices(const struct path *path)
 {
-	return !strcmp(path->dentry->d_sb->s_type->name, "devtmpfs");
+	return origin_path_is_on(path, "devtmpfs");
 }
 
 /* The absolute path of a file that could be made. */
@@ -97,7 +105,8 @@ static char *target_new(const char *name)
 	kfree(parent);
 	if (ret)
 		return ERR_PTR(ret);
-	ret = target_is_for_devices(&path) ? -ENOENT :
+	ret = target_is_for_devices(&path) || target_is_in_configfs(&path) ?
+		-ENOENT :
 		path_permission(&path, MAY_WRITE | MAY_EXEC);
 	text = ret ? ERR_PTR(ret) : target_absolute(&path, base);
 	path_put(&path);
@@ -138,6 +147,8 @@ int diff_target_resolve(struct diff_target *target, const char *path,
 	target->memory = target_is_memory(path);
 	if (target->memory)
 		return 0;
+	if (origin_path_is_in_configfs(path))
+		return target_refuse(path, -ENOENT, error, who);
 	ret = origin_resolve(path, MAY_READ | MAY_WRITE, &target->dev);
 	if (!ret)
 		return 0;

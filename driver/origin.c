@@ -9,6 +9,7 @@
 
 #include <linux/blk-integrity.h>
 #include <linux/blkdev.h>
+#include <linux/fs_struct.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/slab.h>
@@ -31,11 +32,33 @@ static int origin_path_to_dev(const struct path *path, int mask, dev_t *dev)
 	return path_permission(path, mask);
 }
 
+bool origin_path_is_on(const struct path *path, const char *type)
+{
+	return !strcmp(path->dentry->d_sb->s_type->name, type);
+}
+
+bool origin_path_is_in_configfs(const char *name)
+{
+	struct path pwd;
+	bool inside;
+
+	while (name[0] == '.' && name[1] == '/')
+		name += 2;
+	if (name[0] == '/' || !strncmp(name, "..", 2))
+		return false;
+	get_fs_pwd(current->fs, &pwd);
+	inside = origin_path_is_on(&pwd, "configfs");
+	path_put(&pwd);
+	return inside;
+}
+
 int origin_resolve(const char *name, int mask, dev_t *dev)
 {
 	struct path path;
 	int ret;
 
+	if (origin_path_is_in_configfs(name))
+		return -ENOENT;
 	ret = kern_path(name, LOOKUP_FOLLOW, &path);
 	if (ret)
 		return ret;

@@ -8,6 +8,8 @@
 #include "compat/bdev.h"
 #include "error.h"
 
+struct path;
+
 /**
  * struct origin - an open block device that is to be snapshotted
  * @handle: shared, for reading
@@ -32,6 +34,27 @@ struct frozen {
 	struct compat_bdev handle;
 	bool has_fs;
 };
+
+/**
+ * origin_path_is_on() - is a path on a file system of this type?
+ * @path: the path
+ * @type: the name of the type
+ *
+ * Context: any. Return: true if it is.
+ */
+bool origin_path_is_on(const struct path *path, const char *type);
+
+/**
+ * origin_path_is_in_configfs() - would a relative path be looked up there?
+ * @path: the path
+ *
+ * Nothing of use is found there, as when "/dev/" was forgotten; and it must not be
+ * looked for: that takes the lock of a directory, which rmdir has while it waits
+ * for who writes an attribute of what it removes.
+ *
+ * Context: that of the task whose path it is. Return: true if it is.
+ */
+bool origin_path_is_in_configfs(const char *path);
 
 /**
  * origin_resolve() - which block device a path names

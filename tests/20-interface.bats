@@ -939,6 +939,20 @@ refused_take_timeout() {
 	session_destroy s
 }
 
+@test "interface: a path that leads into configfs (ENOENT, EINVAL)" {
+	usual
+	cd "$SESSIONS/s"
+	refused s/s1 ENOENT put s1/device missing
+	refused s/s1 ENOENT put s1/device ./s1/error
+	refused s ENOENT put diff_file active
+	put s1/device "../../../../../../dev/$(basename "$(readlink -e "$(disk 1)")")"
+	cd /
+	refused s EINVAL put "$SESSIONS/s/diff_file" "$SESSIONS/s"
+	refused s EINVAL put "$SESSIONS/s/diff_file" "$SESSIONS/s/active"
+	refused s ENOENT put "$SESSIONS/s/diff_file" "$SESSIONS/s/new"
+	session_destroy s
+}
+
 @test "interface: rmdir of a session and of a snapshot while active (EBUSY)" {
 	usual
 	session_take s

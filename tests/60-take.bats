@@ -241,16 +241,14 @@ udev_on() {
 }
 
 @test "take: the longest time that a take can be given is no short one" {
-	scsi_debug_make dev_size_mb=32
-	dm_linear slow "$SCSI" 32768
-	settle
-	defer eval 'echo 0 >/sys/bus/pseudo/drivers/scsi_debug/delay'
-	echo 2500 >/sys/bus/pseudo/drivers/scsi_debug/delay
+	# What the lower one delays it does not account for; the upper one does.
+	delayed lower "$(disk 1)" 65536 0 8000
+	dm_linear slow /dev/mapper/lower 65536
 	parameter take_timeout_ms 4294967295
 	session_make s "$(disk 2)" /dev/mapper/slow
 	# From before there was a session: it is not counted, but looked for again and again.
 	background write dd if=/dev/urandom of=/dev/mapper/slow bs=4096 count=1 oflag=direct status=none
-	wait_until 20 requests_in_flight "$SCSI"
+	wait_until 20 requests_in_flight "$(readlink -e /dev/mapper/slow)"
 	takes s
 	[[ $(session_get s hold_us) -ge 300000 ]] || fail 'the take did not wait: nothing was shown'
 	background_end write
