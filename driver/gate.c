@@ -77,7 +77,7 @@ struct gate {
 	unsigned int closed;		/* protected by gates_mutex */
 	bool ending;			/* @destroy_work is due; gates_mutex */
 	atomic_t nr_watched;		/* watchers that there were so far */
-	int drained_of;			/* so many, when all there was was complete */
+	int drained_of;			/* so many, when nothing was left of before */
 	struct percpu_ref writes;	/* live: open. A reference a passed write */
 	wait_queue_head_t drained;	/* woken when @writes comes to zero */
 

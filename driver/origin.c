@@ -18,6 +18,8 @@
 #include "image.h"
 #include "origin.h"
 
+#define CONFIGFS_MOUNT "/sys/kernel/config/"
+
 /* Resolving */
 
 static int origin_path_to_dev(const struct path *path, int mask, dev_t *dev)
@@ -42,9 +44,11 @@ bool origin_path_is_in_configfs(const char *name)
 	struct path pwd;
 	bool inside;
 
+	if (name[0] == '/')
+		return str_has_prefix(name, CONFIGFS_MOUNT);
 	while (name[0] == '.' && name[1] == '/')
 		name += 2;
-	if (name[0] == '/' || !strncmp(name, "..", 2))
+	if (!strncmp(name, "..", 2))
 		return false;
 	get_fs_pwd(current->fs, &pwd);
 	inside = origin_path_is_on(&pwd, "configfs");

@@ -45,8 +45,8 @@ struct frozen {
 bool origin_path_is_on(const struct path *path, const char *type);
 
 /**
- * origin_path_is_in_configfs() - would a relative path be looked up there?
- * @path: the path
+ * origin_path_is_in_configfs() - would a path be looked up there?
+ * @path: the path; an absolute one is known if configfs is where it always is
  *
  * Nothing of use is found there, as when "/dev/" was forgotten; and it must not be
  * looked for: that takes the lock of a directory, which rmdir has while it waits

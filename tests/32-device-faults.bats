@@ -345,7 +345,7 @@ hangs() {
 }
 
 @test "device faults: a disk that goes while it is taken, before its writes are followed (ENODEV)" {
-	local dir
+	local dir code=0
 	null_blk_make nullu memory_backed=1 size=16
 	dm_linear store "$(disk 2)" 524288
 	mkfs.ext4 -q /dev/mapper/store
@@ -359,7 +359,8 @@ hangs() {
 	wait_until 20 hangs "$BACKGROUND"
 	null_blk_delete nullu
 	dmsetup resume store
-	! wait "$BACKGROUND"
+	wait "$BACKGROUND" || code=$?
+	[[ $code -ne 0 ]]
 	[[ $(session_get s error) == 'ENODEV: '* && $(session_get s state) == configured ]] ||
 		fail "$(session_get s state): $(session_get s error)"
 	session_destroy s
