@@ -84,6 +84,7 @@ tree_make() {
 
 @test "image write: I4: for a granule that memory_limit has no room for any more (ENOMEM)" {
 	local image
+	echo 64M >/sys/module/blksnap/parameters/memory_limit
 	session_make s "$(disk 2)" "$(disk 1)"
 	put "$SESSIONS/s/s1/chunk_size" 8M
 	session_take s
