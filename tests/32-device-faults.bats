@@ -339,11 +339,6 @@ null_blk_delete() {
 	unplugged_under_load /dev/nullu null_blk_delete nullu
 }
 
-# hangs PID: it waits for a device, or for who does.
-hangs() {
-	[[ $(ps -o state= -p "$1") == D* ]]
-}
-
 @test "device faults: a disk that goes while it is taken, before its writes are followed (ENODEV)" {
 	local dir code=0
 	null_blk_make nullu memory_backed=1 size=16

@@ -342,45 +342,40 @@ busy_session() {
 	mkdir "$SESSIONS/s/s2"
 }
 
-@test "life: a directory is removed, and another made, while their session waits to be taken" {
-	local pids=() pid
+# waits_in_background COMMAND...: its PID is added to WAITING.
+waits_in_background() {
+	background "$@"
+	WAITING+=("$BACKGROUND")
+	wait_until 5 hangs "$BACKGROUND" || fail "it does not wait: $*"
+}
+
+@test "life: a directory is removed while its session waits to be taken (ENOENT)" {
+	local code=0 WAITING=()
 	busy_session
-	background put "$SESSIONS/s/s1/device" "$SCSI"
-	pids+=("$BACKGROUND")
-	sleep 0.3
-	background refuses ENOENT put "$SESSIONS/s/active" 1
-	pids+=("$BACKGROUND")
-	sleep 0.3
-	background rmdir "$SESSIONS/s/s2"
-	pids+=("$BACKGROUND")
-	for pid in "${pids[@]}"; do
-		kill -0 "$pid" || fail 'the session was not busy: nothing was shown'
-	done
-	for pid in "${pids[@]}"; do
-		wait "$pid"
-	done
+	waits_in_background put "$SESSIONS/s/s1/device" "$SCSI"
+	waits_in_background put "$SESSIONS/s/active" 1
+	waits_in_background rmdir "$SESSIONS/s/s2"
+	hangs "${WAITING[0]}" || fail 'the session was not busy any more: nothing was shown'
+	wait "${WAITING[0]}"
+	wait "${WAITING[1]}" || code=$?
+	[[ $code -ne 0 && $(session_get s error) == 'ENOENT: '* ]]
+	wait "${WAITING[2]}"
 	session_destroy s
 }
 
 @test "life: a path that leads into a session's directory, while another directory is made there" {
-	local pids=() pid
+	local code=0 WAITING=()
 	busy_session
-	background put "$SESSIONS/s/s1/device" "$SCSI"
-	pids+=("$BACKGROUND")
-	sleep 0.3
+	waits_in_background put "$SESSIONS/s/s1/device" "$SCSI"
 	cd "$SESSIONS/s"
-	background refuses ENOENT put s1/device missing
-	pids+=("$BACKGROUND")
+	waits_in_background put s1/device missing
 	cd /
-	sleep 0.3
-	background mkdir "$SESSIONS/s/s3"
-	pids+=("$BACKGROUND")
-	for pid in "${pids[@]}"; do
-		kill -0 "$pid" || fail 'the session was not busy: nothing was shown'
-	done
-	for pid in "${pids[@]}"; do
-		wait "$pid"
-	done
+	waits_in_background mkdir "$SESSIONS/s/s3"
+	hangs "${WAITING[0]}" || fail 'the session was not busy any more: nothing was shown'
+	wait "${WAITING[0]}"
+	wait "${WAITING[1]}" || code=$?
+	[[ $code -ne 0 && $(session_get s s1/error) == 'ENOENT: '* ]]
+	wait "${WAITING[2]}"
 	rmdir "$SESSIONS/s/s3"
 	session_destroy s
 }

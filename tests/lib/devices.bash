@@ -159,6 +159,11 @@ kill_all() {
 	done
 }
 
+# hangs PID: it waits for a device, or for who does.
+hangs() {
+	[[ $(ps -o state= -p "$1") == D* ]]
+}
+
 # throttle DEVICE BYTES-PER-SECOND: of writers in the control group THROTTLED.
 throttle() {
 	THROTTLED=/sys/fs/cgroup/blksnap-throttled
