@@ -54,6 +54,7 @@ read_chain() {
 		some=("${files[@]:first:manifests_at_once}") texts=()
 		for i in "${!some[@]}"; do
 			# Without its last newlines, as of a substitution. What has other characters than text in it is damaged.
+			text=''
 			IFS= read -r -d '' text <"${some[i]}" || true
 			while [[ $text == *$'\n' ]]; do
 				text=${text%$'\n'}

@@ -7,7 +7,7 @@ readonly stream_head='blksnap-stream 1'
 
 # read_stream_head: the manifest of the next backup in standard input, as $manifest_id; fails at the end of it.
 read_stream_head() {
-	local line text=
+	local line='' text=''
 	IFS= read -r line || {
 		[[ -z $line ]] || fail "the stream ends in the middle"
 		return 1
