@@ -230,6 +230,27 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: a chain goes on past the number 99999" {
+	backup_disk
+	origin_of 4096
+	backed_up --track
+	renumbered 00001 99999
+	for number in 100000 100001; do
+		scribbled 2
+		run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev"
+		copy_of_origin "$BATS_TEST_TMPDIR/$number"
+	done
+	[[ $(manifest 100001 '.kind, .parent') == $'increment\n100000' ]]
+	restored 100000
+	# The last one.
+	rm "$BATS_TEST_TMPDIR/restored"
+	blksnap restore "$chain" "$BATS_TEST_TMPDIR/restored"
+	cmp "$BATS_TEST_TMPDIR/restored" "$BATS_TEST_TMPDIR/100001"
+	run -0 blksnap verify "$chain"
+	[[ $(sed -n 's;.*/\([0-9]*\): .*, good$;\1;p' <<<"$output" | paste -sd' ') == '99999 100000 100001' ]]
+	blksnap track --off "$dev"
+}
+
 @test "backup: a snapshot is backed up once; an image that was written to is not" {
 	local image
 	backup_disk

@@ -34,16 +34,29 @@ add_backup() {
 	fi
 }
 
+# get_manifests ARRAY DIRECTORY: the files in the order of their numbers: those with more digits last.
+get_manifests() {
+	local -n manifests_=$1
+	local path_ found_=() by_length_=() i_
+	manifests_=()
+	for path_ in "$2"/[0-9]*.json; do
+		by_length_[${#path_}]+="${#found_[@]} "
+		found_+=("$path_")
+	done
+	# shellcheck disable=SC2048 # words
+	for i_ in ${by_length_[*]}; do
+		manifests_+=("${found_[i_]}")
+	done
+}
+
 # So many manifests are read at once; each is an open file meanwhile.
 readonly manifests_at_once=100
 
 # read_chain DIRECTORY: all its manifests, and nothing else. What is damaged is left out, and told; it is in
 # damaged_manifests.
 read_chain() {
-	local file files=() member some texts text first i
-	for file in "$1"/[0-9]*.json; do
-		files+=("$file")
-	done
+	local files member some texts text first i
+	get_manifests files "$1"
 	backups=() damaged_manifests=() index_sums=()
 	for member in $manifest_members; do
 		local -n known=m_$member

@@ -95,6 +95,16 @@ wrong_usage() {
 	[[ -z $output && $stderr == *'--help'* ]] || fail "$* says: $output $stderr"
 }
 
+# renumbered FROM TO: a full of the chain that nothing is built upon.
+renumbered() {
+	local above
+	above=$(sed '/^  "checksum"/,$d; s/"'"$1"'/"'"$2"'/' "$chain/$1.json")
+	printf '%s\n  "checksum": "%s"\n}\n' "$above" "$(sha256sum <<<"$above" | cut -d' ' -f1)" >"$chain/$2.json"
+	mv "$chain/$1.full" "$chain/$2.full"
+	mv "$chain/$1.full.index" "$chain/$2.full.index"
+	rm "$chain/$1.json"
+}
+
 # flip FILE OFFSET: changes a bit there.
 flip() {
 	local byte
