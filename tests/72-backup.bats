@@ -571,6 +571,11 @@ teardown() {
 	[[ $(sha256sum "$other"/0000[12]*) == "$before" && -e $other/00003.json ]]
 	run -1 --separate-stderr blksnap verify --json "$other"
 	[[ $(jq -rs 'map(.backup[-5:] + .state) | join(" ")' <<<"$output") == '00002damaged 00001good 00003good' ]]
+	# One that is listed, and cannot be read at all.
+	ln -sf /nowhere "$other/00002.json"
+	run -0 blksnap backup "$backups" --diff "$(disk 2)" "$dev" /dev/mapper/second
+	[[ $output == *"$other/00002.json: damaged"* && $output != *'removed'* && -e $other/00002.full ]]
+	run -1 blksnap verify "$other"
 	blksnap track --off "$dev"
 }
 

@@ -247,17 +247,22 @@ publish() {
 	sync -- "$chain"
 }
 
+# is_useless FILE: is it of a backup, and belongs to no manifest? Sets useless_id to its number.
+is_useless() {
+	[[ $1 =~ ^([0-9]{5,9})\.((full|increment|differential)(\.index)?(\.partial)?|json\.partial)$ ]] || return
+	useless_id=${BASH_REMATCH[1]}
+	[[ $1 != "${m_data[$useless_id]:-}" && $1 != "${m_index[$useless_id]:-}" ]] || return
+	# Of a manifest that cannot be read, or not even be found, nobody knows what belongs to it.
+	[[ " ${damaged_manifests[*]} " != *" $useless_id.json "* ]]
+}
+
 # remove_useless KEPT: files of backups that have no manifest; not those that begin with KEPT.
 remove_useless() {
-	local path file id
+	local path file useless_id
 	for path in "$chain"/[0-9]*; do
 		file=${path##*/}
-		[[ $file =~ ^([0-9]{5,9})\.((full|increment|differential)(\.index)?(\.partial)?|json\.partial)$ ]] || continue
-		id=${BASH_REMATCH[1]}
 		[[ $file != "$1"* || $file != *.partial ]] || continue
-		[[ $file != "${m_data[$id]:-}" && $file != "${m_index[$id]:-}" ]] || continue
-		# Of a manifest that cannot be read nobody knows what belongs to it.
-		[[ ! -e $chain/$id.json || -n ${m_data[$id]:-} ]] || continue
+		is_useless "$file" || continue
 		say "$path: of a backup that was not completed, removed"
 		rm -f -- "$path"
 	done
