@@ -422,8 +422,14 @@ teardown() {
 		[[ $state != short ]] || truncate -s -512 "$chain/00001.full.partial"
 		[[ $state != missing ]] || rm "$chain/00001.full.partial"
 		backed_up
-		[[ $output != *'goes on with'* && $number == 00001 ]] || fail "$state: $output"
+		[[ $output != *'goes on with'* ]] || fail "$state: $output"
 		restored
+		# Data that has got its name may have been a backup: its number is not used again.
+		if [[ $state == renamed ]]; then
+			[[ $number == 00002 && $output == *"$chain/00001.full: of a backup that was not completed, removed"* ]]
+			renumbered 00002 00001
+			mv "$BATS_TEST_TMPDIR/00002" "$BATS_TEST_TMPDIR/00001"
+		fi
 		[[ $(files "$chain") == '00001.full 00001.full.index 00001.json' ]]
 	done
 	# Nor by the copier, whatever it is told.

@@ -114,16 +114,18 @@ describe() {
 	m_data[$id]='' m_index[$id]='' m_index_sha256[$id]=''
 }
 
-# Sets id to the number of the next backup. A number is never used again, whatever has become of its backup.
+# Sets id to the number of the next backup. A number is never used again, whatever has become of its backup: data may have
+# lost its manifest. That of one that was interrupted is free.
 next_id() {
-	local path
-	id=0
-	for path in "$chain"/[0-9]*.json; do
-		path=${path##*/}
-		[[ $path =~ ^([0-9]{5,9})\.json$ ]] || continue
-		! older "$id" "${BASH_REMATCH[1]}" || id=$((10#${BASH_REMATCH[1]}))
+	local path next
+	id=1
+	for path in "$chain"/[0-9]*; do
+		[[ ${path##*/} =~ ^([0-9]{5,9})\.(json|full|increment|differential)(\.index)?(\.partial)?$ ]] || continue
+		next=$((10#${BASH_REMATCH[1]}))
+		[[ -n ${BASH_REMATCH[4]} ]] || next=$((next + 1))
+		[[ $id -ge $next ]] || id=$next
 	done
-	printf -v id '%05d' $((id + 1))
+	printf -v id '%05d' "$id"
 }
 
 # Sets heading to the first line of the index: of which snapshot it is.
