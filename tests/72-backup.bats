@@ -529,6 +529,27 @@ teardown() {
 	finds "$chain/00001.full: the block at 5242880" 'is not zero'
 }
 
+@test "verify: data without a manifest is named, and its number is not used again; what was interrupted is no fault" {
+	chain_of_three
+	rm "$chain/00003.json"
+	finds "$chain/00003.increment: of a backup that was not completed, or its manifest is lost"
+	run -1 --separate-stderr blksnap verify --json "$backups"
+	[[ $(jq -rs 'map(.backup[-5:] + .state) | join(" ")' <<<"$output") == '00001good 00002good 00003damaged' ]]
+	# As it is for a moment of a backup or a merge.
+	cp "$BATS_TEST_TMPDIR/chain/00003.json" "$chain/00003.json.partial"
+	run -0 blksnap verify "$backups"
+	[[ $output == *"$chain/00003.increment: of a backup or merge that was interrupted"* ]]
+	rm "$chain/00003.json.partial"
+	backed_up
+	[[ $number == 00004 && $output == *"$chain/00003.increment: of a backup that was not completed, removed"* ]]
+	restored
+	run -0 blksnap verify "$backups"
+	# Nothing else is there.
+	rm "$chain"/0000[24]* "$chain/00001.json"
+	finds "$chain/00001.full: of a backup that was not completed, or its manifest is lost"
+	blksnap track --off "$dev"
+}
+
 @test "verify: a parent that is missing, or another backup of the same number" {
 	local other
 	chain_of_three

@@ -14,7 +14,8 @@
 # A backup exists when its manifest does: that is renamed into place when all else is on the disk. What is being written
 # is called .partial. In an index that is, the first line says of which snapshot, and each other line is added when its
 # data is on the disk: so a full that was interrupted is continued, by the change map even from a later snapshot. Data
-# without a manifest is of no use, and removed by the next backup.
+# without a manifest is of no use, and removed by the next backup; if it is not called .partial, nor is there a manifest
+# that is, it may have lost its own, and is named by verify.
 #
 # Backups are linked by UUID: a parent that was replaced by another backup of the same number is noticed.
 

@@ -30,9 +30,9 @@ remove_older() {
 			say "$chain/$other stays: a differential is built upon it"
 			continue
 		fi
-		rm -f -- "$chain/$other.json"
+		mv -f -- "$chain/$other.json" "$chain/$other.json.partial"
 		sync -- "$chain"
-		rm -f -- "$chain/${m_data[$other]}" "$chain/${m_index[$other]}"
+		rm -f -- "$chain/${m_data[$other]}" "$chain/${m_index[$other]}" "$chain/$other.json.partial"
 	done
 }
 

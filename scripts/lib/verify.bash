@@ -22,16 +22,39 @@ print_verdict() {
 	printf '}\n'
 }
 
+# print_damaged PATH: of a backup of which there is no manifest to be read, for programs.
+print_damaged() {
+	[[ -n $opt_json ]] || return 0
+	printf '{'
+	json_members backup "$1" state damaged
+	printf '}\n'
+}
+
+# verify_useless: what belongs to no manifest. While one is being written or removed it is there as .partial; data beside which
+# there is nothing of it has lost its own.
+verify_useless() {
+	local path useless_id last=''
+	for path in "$chain"/[0-9]*; do
+		is_useless "${path##*/}" || continue
+		if [[ $path == *.partial || -n ${m_uuid[$useless_id]:-} || -e $chain/$useless_id.json.partial ]]; then
+			say "$path: of a backup or merge that was interrupted"
+			continue
+		fi
+		say "$path: of a backup that was not completed, or its manifest is lost"
+		[[ $useless_id != "$last" ]] || continue
+		last=$useless_id
+		print_damaged "$chain/$useless_id"
+		bad=$((bad + 1))
+	done
+}
+
 verify_chain() {
-	local id bad=0 path file
+	local id bad=0 file
 	lock "$chain" shared
 	read_chain "$chain"
 	bad=${#damaged_manifests[@]}
 	for file in "${damaged_manifests[@]}"; do
-		[[ -n $opt_json ]] || continue
-		printf '{'
-		json_members backup "$chain/${file%.json}" state damaged
-		printf '}\n'
+		print_damaged "$chain/${file%.json}"
 	done
 	sum_indexes "${backups[@]}"
 	for id in "${backups[@]}"; do
@@ -42,10 +65,17 @@ verify_chain() {
 			bad=$((bad + 1))
 		fi
 	done
-	for path in "$chain"/[0-9]*.partial; do
-		say "$path: of a backup that was interrupted"
-	done
+	verify_useless
 	[[ $bad -eq 0 ]]
+}
+
+# is_chain DIRECTORY: it has manifests, or data that may have lost its own.
+is_chain() {
+	local path
+	for path in "$1"/[0-9]*; do
+		[[ ! ${path##*/} =~ \.json$|^[0-9]{5,9}\.(full|increment|differential)$ ]] || return 0
+	done
+	return 1
 }
 
 usage_verify() {
@@ -55,8 +85,9 @@ Usage: blksnap verify [--json] DIRECTORY
 
 Reads all backups in DIRECTORY (of one chain, or of all that are in it), or those that
 come from standard input, and compares them with their checksums. Also looks whether
-each has what it is built upon. Prints a line for each backup, and for damage the file
-and block. With --json each line is an object. The driver is not needed.
+each has what it is built upon, and whether there is data of which the manifest is
+lost. Prints a line for each backup, and for damage the file and block. With --json
+each line is an object. The driver is not needed.
 Exit codes: 0 all are good; 1 something is damaged or missing; 2 wrong usage.
 END
 }
@@ -74,10 +105,7 @@ command_verify() {
 	path=${operands[0]%/}
 	[[ -d $path ]] || fail "no directory $path"
 	for chain in "$path" "$path"/*; do
-		for _ in "$chain"/[0-9]*.json; do
-			chains+=("$chain")
-			break
-		done
+		! is_chain "$chain" || chains+=("$chain")
 	done
 	[[ ${#chains[@]} -gt 0 ]] || fail "there is no backup in $path"
 	for chain in "${chains[@]}"; do
