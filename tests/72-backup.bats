@@ -635,16 +635,12 @@ teardown() {
 	dm_linear target "$(disk 4)" 20480
 	scribble -l 1M /dev/mapper/target 10
 	# Also between the two nobody takes it.
-	mkfifo "$BATS_TEST_TMPDIR/pipe"
-	blksnap restore - /dev/mapper/target <"$BATS_TEST_TMPDIR/pipe" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
-	tool=$!
-	exec {pipe}>"$BATS_TEST_TMPDIR/pipe"
+	begin_restore /dev/mapper/target
 	cat "$one" >&"$pipe"
 	wait_until 30 cmp -s "$BATS_TEST_TMPDIR/00001" /dev/mapper/target
 	run ! flock --shared --nonblock /dev/mapper/target true
 	cat "$two" >&"$pipe"
-	exec {pipe}>&-
-	wait "$tool"
+	end_restore 0
 	flock --shared --timeout 10 /dev/mapper/target true
 	cmp "$dev" /dev/mapper/target
 	# The increment alone, or behind something else.
@@ -726,6 +722,49 @@ teardown() {
 	refused 1 'has several chains' blksnap restore "$backups" "$file.2"
 	refused 1 'not what' blksnap restore - "$file.2" </etc/passwd
 	[[ ! -e $file.2 && ! -e $file.2.partial ]]
+}
+
+@test "restore: what the target is is known from the beginning; who makes, removes or replaces it meanwhile is noticed" {
+	local one=$BATS_TEST_TMPDIR/one two=$BATS_TEST_TMPDIR/two target=$BATS_TEST_TMPDIR/target said pipe tool
+	backup_disk
+	origin_of 20480
+	blksnap track "$dev"
+	blksnap backup - --diff "$(disk 2)" --manifest "$one.json" "$dev" >"$one"
+	cp "$dev" "$BATS_TEST_TMPDIR/00001"
+	scribbled 4
+	blksnap backup - --diff "$(disk 2)" --parent "$one.json" "$dev" >"$two"
+	blksnap track --off "$dev"
+	# Two at a time: one of them does it, and the other changes nothing.
+	begin_restore "$target"
+	wait_until 10 test -e "$target.partial"
+	run -1 blksnap restore - "$target" <"$one"
+	[[ $output == *"$target.partial exists: remove it, if no other restore is at work" && -e $target.partial ]]
+	cat "$one" "$two" >&"$pipe"
+	end_restore 0
+	cmp "$target" "$dev"
+	rm "$target"
+	# It is lost between the two.
+	begin_restore "$target"
+	cat "$one" >&"$pipe"
+	wait_until 30 cmp -s "$BATS_TEST_TMPDIR/00001" "$target.partial"
+	rm "$target.partial"
+	# It may not wait for the end of it.
+	cat "$two" >&"$pipe" || true
+	end_restore 1
+	grep -q "cannot open $target.partial: No such file" "$said"
+	[[ ! -e $target && ! -e $target.partial ]]
+	# A device that goes is no file then.
+	dm_linear target "$(disk 4)" 20480
+	begin_restore /dev/mapper/target
+	cat "$one" >&"$pipe"
+	wait_until 30 cmp -s "$BATS_TEST_TMPDIR/00001" /dev/mapper/target
+	rm /dev/mapper/target
+	# It may not wait for the end of it.
+	cat "$two" >&"$pipe" || true
+	end_restore 1
+	grep -q 'cannot open /dev/mapper/target: No such file' "$said"
+	[[ ! -e /dev/mapper/target ]]
+	dmsetup mknodes target
 }
 
 @test "restore, verify and merge need no driver" {

@@ -128,12 +128,12 @@ struct sink *sink_packed(const char *data, const char *index, const char *headin
 struct sink *sink_none(void);
 
 enum target_kind {
-	TARGET_NEW,			/* a file that is not there yet */
+	TARGET_NEW,			/* an empty file */
 	TARGET_UPDATE,			/* one that has what was restored before */
 	TARGET_DEVICE,			/* a block device that nobody else uses */
 };
 
-/* larger: the device may be larger than what is restored. */
+/* It is there, whatever it is. larger: the device may be larger than what is restored. */
 struct sink *sink_target(const char *path, uint64_t size, enum target_kind kind, bool larger);
 
 /* stream.c */

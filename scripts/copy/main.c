@@ -11,14 +11,16 @@
  *		IMAGE. As soon as that is not 0, nothing more is indexed, and it fails.
  *	send [--map FILE --block SIZE --since N] IMAGE
  *		the same to stdout, which ends with a line that tells the other end whether it has all.
- *	restore [--larger] TARGET SIZE {full|packed DATA INDEX}...
- *		writes what the backups come to, one upon the other, to a block device or a new file.
+ *	restore [--device [--larger]] TARGET SIZE {full|packed DATA INDEX}...
+ *		writes what the backups come to, one upon the other, to TARGET: with --device a block device, else an empty
+ *		file. It has to be there: a device that has gone would become a file.
  *	merge --heading TEXT DATA INDEX SIZE {full|packed DATA INDEX}...
  *		the same, as a full backup.
  *	check SIZE {full|packed} DATA INDEX
  *		reads one backup, and names each damaged block.
- *	receive [--larger] [--update] SIZE [TARGET]
- *		checks what `send` has sent, from stdin, and writes it to TARGET; --update: to a file that is there.
+ *	receive [--device [--larger]] [--update] SIZE [TARGET]
+ *		checks what `send` has sent, from stdin, and writes it to TARGET, as restore does; --update: to a file that
+ *		has what was received before.
  *
  * All of them take --progress LABEL: shows on stderr how far it is.
  *
@@ -44,7 +46,7 @@ static struct {
 	const char *map, *kept, *heading, *unwritten, *label;
 	uint64_t block_size;
 	int since, kept_since;
-	bool larger, update;
+	bool device, larger, update;
 } option = { .since = -1, .kept_since = 255 };
 
 /* --- what all parts use ------------------------------------------------------------------------------------------- */
@@ -245,19 +247,22 @@ static struct member *members(int count, char **arguments)
 	return chain;
 }
 
+static enum target_kind target_kind(void)
+{
+	if (option.device)
+		return TARGET_DEVICE;
+	return option.update ? TARGET_UPDATE : TARGET_NEW;
+}
+
 static int restore(int count, char **arguments)
 {
 	uint64_t size = count < 2 ? 0 : number(arguments[1], INT64_MAX);
 	struct source *source;
-	struct stat stat_;
-	bool device;
 
 	if (count < 2)
 		usage();
-	device = stat(arguments[0], &stat_) == 0 && S_ISBLK(stat_.st_mode);
 	source = source_chain(members(count - 2, arguments + 2), (size_t)(count - 2) / 3, size, false);
-	run(source, sink_target(arguments[0], size, device ? TARGET_DEVICE : TARGET_NEW, option.larger),
-	    option.label);
+	run(source, sink_target(arguments[0], size, target_kind(), option.larger), option.label);
 	return 0;
 }
 
@@ -286,19 +291,11 @@ static int check(int count, char **arguments)
 static int receive(int count, char **arguments)
 {
 	uint64_t size = count < 1 ? 0 : number(arguments[0], INT64_MAX);
-	enum target_kind kind = option.update ? TARGET_UPDATE : TARGET_NEW;
-	struct sink *sink = NULL;
-	struct stat stat_;
+	struct sink *sink;
 
 	if (count < 1 || count > 2)
 		usage();
-	if (count == 1) {
-		sink = sink_none();
-	} else {
-		if (stat(arguments[1], &stat_) == 0 && S_ISBLK(stat_.st_mode))
-			kind = TARGET_DEVICE;
-		sink = sink_target(arguments[1], size, kind, option.larger);
-	}
+	sink = count == 1 ? sink_none() : sink_target(arguments[1], size, target_kind(), option.larger);
 	run(source_stream(size), sink, option.label);
 	return 0;
 }
@@ -313,6 +310,7 @@ static const struct option long_options[] = {
 	{ "unwritten", required_argument, NULL, 'w' },
 	{ "progress", required_argument, NULL, 'p' },
 	{ "larger", no_argument, NULL, 'l' },
+	{ "device", no_argument, NULL, 'd' },
 	{ "update", no_argument, NULL, 'u' },
 	{ 0 }
 };
@@ -349,6 +347,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'l':
 			option.larger = true;
+			break;
+		case 'd':
+			option.device = true;
 			break;
 		case 'u':
 			option.update = true;

@@ -290,8 +290,24 @@ static void target_finish(struct sink *sink)
 		die("cannot write %s: %s", target->output.name, strerror(errno));
 }
 
+/* That it is there, and not made here, is what keeps one that has gone from being made anew in the middle of a stream. */
+static void open_restored(struct output *output, uint64_t size, bool update)
+{
+	struct stat stat;
+
+	output->blank = !update;
+	output->fd = open(output->name, O_RDWR | O_CLOEXEC);
+	if (output->fd < 0 || fstat(output->fd, &stat) < 0)
+		die("cannot open %s: %s", output->name, strerror(errno));
+	if (!S_ISREG(stat.st_mode) || (stat.st_size != 0) != update)
+		die("%s is not %s any more", output->name, update ? "what was restored before" : "an empty file");
+	if (ftruncate(output->fd, (off_t)size) < 0)
+		die("cannot make %s of %" PRIu64 " bytes: %s", output->name, size, strerror(errno));
+}
+
 static void open_device(struct output *output, uint64_t size, bool larger)
 {
+	struct stat stat;
 	uint64_t has;
 
 	output->device = true;
@@ -299,7 +315,11 @@ static void open_device(struct output *output, uint64_t size, bool larger)
 	if (output->fd < 0 && errno == EBUSY)
 		die("%s is in use: it, or a part of it, is mounted, or held by swap, LVM, md or the like (see lsblk)",
 		    output->name);
-	if (output->fd < 0 || ioctl(output->fd, BLKGETSIZE64, &has) < 0)
+	if (output->fd < 0 || fstat(output->fd, &stat) < 0)
+		die("cannot open %s: %s", output->name, strerror(errno));
+	if (!S_ISBLK(stat.st_mode))
+		die("%s is not a block device any more", output->name);
+	if (ioctl(output->fd, BLKGETSIZE64, &has) < 0)
 		die("cannot open %s: %s", output->name, strerror(errno));
 	if (has < size || (has > size && !larger))
 		die("%s has %" PRIu64 " bytes, and the backup %" PRIu64 "%s", output->name, has, size,
@@ -314,14 +334,10 @@ struct sink *sink_target(const char *path, uint64_t size, enum target_kind kind,
 	target->sink.record = target_record;
 	target->sink.finish = target_finish;
 	target->output.name = path;
-	if (kind == TARGET_DEVICE) {
+	if (kind == TARGET_DEVICE)
 		open_device(&target->output, size, larger);
-		return &target->sink;
-	}
-	target->output.fd = open_file(path, kind == TARGET_NEW ? O_EXCL : 0);
-	target->output.blank = kind == TARGET_NEW;
-	if (ftruncate(target->output.fd, (off_t)size) < 0)
-		die("cannot make %s of %" PRIu64 " bytes: %s", path, size, strerror(errno));
+	else
+		open_restored(&target->output, size, kind == TARGET_UPDATE);
 	return &target->sink;
 }
 

@@ -43,12 +43,22 @@ hold_device() {
 	flock --exclusive --timeout "$settle_seconds" "$descriptor" || fail "$1: another program has locked $disk"
 }
 
+# claim FILE: makes it, empty, for this process alone. Whoever else is at it, one of them gets it.
+claim() {
+	local message
+	# What is no file would be opened.
+	[[ ! -e $1 && ! -L $1 ]] && message=$( (umask 077 && set -C && : >"$1") 2>&1) && return
+	[[ ! -e $1 && ! -L $1 ]] || fail "$1 exists: remove it, if no other restore is at work"
+	fail "cannot make $1: ${message##*: }"
+}
+
 # restore_to TARGET COMMAND...: runs it with the path that is to be written to added: the device, or a file that gets its
-# name when it is complete.
+# name when it is complete. Here it is decided which of them; the copier finds what it was told, or fails.
 restore_to() {
 	local target=$1
 	shift
 	if [[ -b $target ]]; then
+		options+=(--device)
 		hold_device "$target"
 		"$@" "$target" || fail "$target: not restored"
 		return
@@ -56,29 +66,31 @@ restore_to() {
 	[[ ! -e $target && ! -L $target ]] || fail "$target exists already; a file is only restored to a new one"
 	[[ -d $(dirname -- "$target") ]] || fail "no directory $(dirname -- "$target")"
 	! among_devices "$target" || fail "no device $target, and a file is not restored to where devices are"
-	[[ ! -e $target.partial ]] || fail "$target.partial exists: remove it, if no other restore is at work"
 	partial_target=$target.partial
+	claim "$partial_target"
 	trap 'rm -f -- "$partial_target"' EXIT
-	"$@" "$target.partial" || fail "$target: not restored"
-	mv -- "$target.partial" "$target"
+	"$@" "$partial_target" || fail "$target: not restored"
+	# From here on another one may have this name.
+	trap - EXIT
+	mv -- "$partial_target" "$target"
 	sync -- "$(dirname -- "$target")"
 }
 
 restore_chain() {
-	copy "${chain##*/}" restore "${larger[@]}" "$1" "${m_size[$id]}" "${chain_files[@]}"
+	copy "${chain##*/}" restore "${options[@]}" "$1" "${m_size[$id]}" "${chain_files[@]}"
 }
 
 restore_streams() {
-	receive_streams "$1" "${larger[@]}"
+	receive_streams "$1" "${options[@]}"
 }
 
 command_restore() {
-	local id larger=()
+	local id options=()
 	parse_options ' --at --larger ' "$@"
 	add_paths
 	[[ ${#operands[@]} -eq 2 ]] || usage_error "restore takes DIRECTORY and TARGET"
 	[[ -n ${operands[1]} ]] || usage_error "TARGET is empty"
-	[[ -z $opt_larger ]] || larger=(--larger)
+	[[ -z $opt_larger ]] || options=(--larger)
 	need_backup_tools
 	if [[ ${operands[0]} == - ]]; then
 		[[ -z $opt_at ]] || usage_error "--at is for directories"

@@ -32,7 +32,7 @@ receive_streams() {
 		move_manifest "$manifest_id" "$id"
 		follows "$id" "$before" || fail "backup $number of the stream does not follow the one before it"
 		copy "backup $number" receive "$@" "${update[@]}" "${m_size[$id]}" ${target:+"$target"} || return
-		[[ -z $target || -b $target ]] || update=(--update)
+		update=(--update)
 		[[ ${m_kind[$id]} != full ]] || stream_full=$id
 		before=$id
 		[[ -n $target ]] || print_verdict "$id" "$id" good

@@ -231,6 +231,26 @@ streamed() {
 	blksnap backup - "${@:2}" >"$1"
 }
 
+# --- what is restored from a pipe, step by step ----------------------------------------------------------------------
+
+# begin_restore TARGET: it waits for backups; they are written to the descriptor in $pipe, and what it says is in $said.
+begin_restore() {
+	rm -f "$BATS_TEST_TMPDIR/pipe"
+	mkfifo "$BATS_TEST_TMPDIR/pipe"
+	said=$BATS_TEST_TMPDIR/said
+	blksnap restore - "$1" <"$BATS_TEST_TMPDIR/pipe" >"$said" 2>&1 3>&- &
+	tool=$!
+	exec {pipe}>"$BATS_TEST_TMPDIR/pipe"
+}
+
+# end_restore CODE: no more comes, and it ends with that.
+end_restore() {
+	local code=0
+	exec {pipe}>&-
+	wait "$tool" || code=$?
+	[[ $code -eq $1 ]] || fail "ended with $code: $(cat "$said")"
+}
+
 # --- hooks -----------------------------------------------------------------------------------------------------------
 
 # hook NAME [COMMAND]: one that notes that it was called, and does that.
