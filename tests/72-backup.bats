@@ -753,6 +753,14 @@ teardown() {
 	end_restore 1
 	grep -q "cannot open $target.partial: No such file" "$said"
 	[[ ! -e $target && ! -e $target.partial ]]
+	# There is another one by the time that it is complete.
+	begin_restore "$target"
+	cat "$one" "$two" >&"$pipe"
+	echo precious >"$target"
+	end_restore 1
+	grep -q "what was restored is $target.partial" "$said"
+	[[ $(cat "$target") == precious ]]
+	cmp "$target.partial" "$dev"
 	# A device that goes is no file then.
 	dm_linear target "$(disk 4)" 20480
 	begin_restore /dev/mapper/target

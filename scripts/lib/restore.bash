@@ -72,7 +72,9 @@ restore_to() {
 	"$@" "$partial_target" || fail "$target: not restored"
 	# From here on another one may have this name.
 	trap - EXIT
-	mv -- "$partial_target" "$target"
+	mv -nT -- "$partial_target" "$target" || true
+	[[ ! -e $partial_target ]] ||
+		fail "what was restored is $partial_target: $target was made by another program meanwhile, or cannot be made"
 	sync -- "$(dirname -- "$target")"
 }
 
