@@ -674,6 +674,38 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: a differential in a stream follows its full, and what is not newer than itself" {
+	local i dir=$BATS_TEST_TMPDIR previous=''
+	backup_disk
+	origin_of 4096
+	blksnap track "$dev"
+	for i in 1 2 3; do
+		random_sectors $((i * 1000)) 8
+		blksnap take s --diff "$(disk 2)" "$dev"
+		streamed "$dir/s$i" --session s --manifest "$dir/m$i" ${previous:+--parent "$previous"}
+		[[ $i -eq 1 ]] || streamed "$dir/d$i" --session s --differential --parent "$dir/m1"
+		previous=$dir/m$i
+		blksnap release s
+		copy_of_origin "$dir/copy$i"
+	done
+	cd "$dir"
+	# What is older would leave what it does not know of as it is.
+	cat s1 s2 s3 d2 >stream
+	run -1 blksnap restore - file <stream
+	[[ $output == *'backup 4 of the stream does not follow'* && ! -e file ]]
+	run -1 blksnap verify - <stream
+	for i in 's1 s2 s3 d3' 's1 s2 d3' 's1 d2 d3' 's1 d3'; do
+		# shellcheck disable=SC2086 # words
+		cat $i >stream
+		run -0 blksnap verify - <stream
+		run -0 blksnap restore - file <stream
+		cmp file copy3
+		rm file
+	done
+	cd /
+	blksnap track --off "$dev"
+}
+
 # --- restore ---------------------------------------------------------------------------------------------------------
 
 @test "restore: what is mounted, held, too small, too large or there already is refused, and not changed" {

@@ -51,6 +51,12 @@ move_manifest() {
 	done
 }
 
+# not_older ID BEFORE: is it of the same snapshot, or of a later one? What is built upon that one is.
+not_older() {
+	[[ ${m_parent_uuid[$1]} == "${m_uuid[$2]}" || ${m_base[$1]} == "${m_generation[$2]} ${m_number[$2]}" ]] ||
+		[[ ${m_generation[$1]} == "${m_generation[$2]}" && ${m_number[$1]} -ge ${m_number[$2]} ]]
+}
+
 # follows ID BEFORE: a full, or what goes on with what was restored so far. An increment alone can only be verified.
 follows() {
 	local parent=$2
@@ -59,7 +65,8 @@ follows() {
 		[[ $command == verify ]] || fail "this is an increment: its full, and what lies between, have to come before it"
 		return 0
 	fi
-	# It may be a differential: whatever came after the full is overwritten by it.
+	# It may be a differential: whatever came after the full is overwritten by it, if it is not older than that.
 	[[ ${m_kind[$1]} != differential ]] || parent=${stream_full:-$2}
+	not_older "$1" "$2" || return
 	[[ ${m_parent_uuid[$1]} == "${m_uuid[$parent]}" && ${m_size[$1]} == "${m_size[$parent]}" ]]
 }
