@@ -674,6 +674,30 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: a stream of an image that is written to meanwhile has no end" {
+	local pipe code=0 stream=$BATS_TEST_TMPDIR/stream said=$BATS_TEST_TMPDIR/said
+	backup_disk
+	origin_of 20480
+	scribble -l 1M "$dev" 10
+	blksnap take s --diff "$(disk 2)" "$dev"
+	mkfifo "$BATS_TEST_TMPDIR/pipe"
+	blksnap backup - --session s --manifest "$stream.json" >"$BATS_TEST_TMPDIR/pipe" 2>"$said" 3>&- &
+	tool=$!
+	exec {pipe}<"$BATS_TEST_TMPDIR/pipe"
+	head -c 1M <&"$pipe" >"$stream"
+	dd if=/dev/urandom of=/dev/blksnap/s/origin bs=4096 count=1 oflag=direct conv=notrunc status=none
+	cat <&"$pipe" >>"$stream"
+	exec {pipe}<&-
+	wait "$tool" || code=$?
+	[[ $code -eq 1 && ! -e $stream.json ]]
+	grep -q 'image was written to' "$said"
+	run -1 blksnap verify - <"$stream"
+	[[ $output == *'it is not complete'* ]]
+	run -1 blksnap restore - "$BATS_TEST_TMPDIR/file" <"$stream"
+	[[ ! -e $BATS_TEST_TMPDIR/file ]]
+	blksnap release s
+}
+
 @test "backup: a differential in a stream follows its full, and what is not newer than itself" {
 	local i dir=$BATS_TEST_TMPDIR previous=''
 	backup_disk

@@ -119,10 +119,18 @@ unsigned int chain_damages(void);
 
 /* sinks.c */
 
-/*
- * unwritten: NULL, or a file with a number that has to be 0 whenever something is indexed: how much was written to the
- * image that is copied. What was read up to then is what the image was, else it is fatal.
- */
+/* A file with a number that has to be 0: how much was written to the image that is copied. name: NULL if there is none. */
+struct unwritten {
+	const char *name;
+	int fd;
+};
+
+void unwritten_open(struct unwritten *unwritten, const char *name);
+
+/* What was read up to now is what the image was, else it is fatal. */
+void unwritten_check(const struct unwritten *unwritten);
+
+/* unwritten: the name of such a file, or NULL; it is looked at whenever something is indexed. */
 struct sink *sink_raw(const char *data, const char *index, const char *heading, const char *unwritten, uint64_t size);
 struct sink *sink_packed(const char *data, const char *index, const char *heading, const char *unwritten);
 struct sink *sink_none(void);
@@ -138,9 +146,9 @@ struct sink *sink_target(const char *path, uint64_t size, enum target_kind kind,
 
 /* stream.c */
 
-/* Pieces and data from standard input, up to their end; and to standard output. */
+/* Pieces and data from standard input, up to their end; and to standard output. unwritten: looked at before the end. */
 struct source *source_stream(uint64_t size);
-struct sink *sink_stream(void);
+struct sink *sink_stream(const char *unwritten);
 
 /* main.c */
 

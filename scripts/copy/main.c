@@ -9,8 +9,9 @@
  *		--kept: the index of a backup to the same DATA that was interrupted. What it has is kept, but for blocks
  *		with a byte above --kept-since; DATA has to be as long as it says. --unwritten: how much was written to
  *		IMAGE. As soon as that is not 0, nothing more is indexed, and it fails.
- *	send [--map FILE --block SIZE --since N] IMAGE
- *		the same to stdout, which ends with a line that tells the other end whether it has all.
+ *	send [--map FILE --block SIZE --since N] [--unwritten FILE] IMAGE
+ *		the same to stdout, which ends with a line that tells the other end whether it has all. It does not get that
+ *		line if IMAGE was written to.
  *	restore [--device [--larger]] TARGET SIZE {full|packed DATA INDEX}...
  *		writes what the backups come to, one upon the other, to TARGET: with --device a block device, else an empty
  *		file. It has to be there: a device that has gone would become a file.
@@ -228,7 +229,7 @@ static int send_image(int count, char **arguments)
 
 	if (count != 1 || option.kept)
 		usage();
-	run(open_image(arguments[0], &unused, &size), sink_stream(), option.label);
+	run(open_image(arguments[0], &unused, &size), sink_stream(option.unwritten), option.label);
 	return 0;
 }
 

@@ -89,8 +89,7 @@ struct files {
 	struct output data;
 	const char *index_name;
 	int index;
-	const char *unwritten_name;	/* may be NULL */
-	int unwritten;
+	struct unwritten unwritten;
 	bool packed;
 	uint64_t position;		/* of the next piece, in a packed file */
 	uint64_t size;			/* of the device, for a raw file */
@@ -128,17 +127,25 @@ static void add_line(struct files *files, const struct piece *piece)
 	piece_print(piece, files->lines + files->line_count++ * LINE_BYTES);
 }
 
-/* It was opened at the beginning: when its image has gone it cannot be read, whatever has its name then. */
-static void need_unwritten(const struct files *files)
+/* At the beginning: when its image has gone it cannot be read, whatever has its name then. */
+void unwritten_open(struct unwritten *unwritten, const char *name)
+{
+	unwritten->name = name;
+	unwritten->fd = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
+	if (name && unwritten->fd < 0)
+		die("cannot open %s: %s", name, strerror(errno));
+}
+
+void unwritten_check(const struct unwritten *unwritten)
 {
 	char text[32];
 	ssize_t got;
 
-	if (!files->unwritten_name)
+	if (!unwritten->name)
 		return;
-	got = pread(files->unwritten, text, sizeof(text), 0);
+	got = pread(unwritten->fd, text, sizeof(text), 0);
 	if (got < 0)
-		die("cannot read %s: %s: the image has gone", files->unwritten_name, strerror(errno));
+		die("cannot read %s: %s: the image has gone", unwritten->name, strerror(errno));
 	if (got != 2 || memcmp(text, "0\n", 2) != 0)
 		die("the image was written to (was it mounted?), so it is not the snapshot any more");
 }
@@ -148,7 +155,7 @@ static void checkpoint(struct files *files)
 {
 	make_durable(files->data.fd, files->data.name);
 	posix_fadvise(files->data.fd, 0, 0, POSIX_FADV_DONTNEED);
-	need_unwritten(files);
+	unwritten_check(&files->unwritten);
 	write_all(files->index, files->lines, files->line_count * LINE_BYTES, UINT64_MAX, files->index_name);
 	make_durable(files->index, files->index_name);
 	files->line_count = 0;
@@ -221,10 +228,7 @@ static struct files *open_files(const char *data, const char *index, const char 
 	files->sink.finish = files_finish;
 	files->data.name = data;
 	files->index_name = index;
-	files->unwritten_name = unwritten;
-	files->unwritten = unwritten ? open(unwritten, O_RDONLY | O_CLOEXEC) : -1;
-	if (unwritten && files->unwritten < 0)
-		die("cannot open %s: %s", unwritten, strerror(errno));
+	unwritten_open(&files->unwritten, unwritten);
 	files->index = open_file(index, O_TRUNC | O_APPEND);
 	write_all(files->index, heading, strlen(heading), UINT64_MAX, index);
 	write_all(files->index, "\n", 1, UINT64_MAX, index);

@@ -115,6 +115,7 @@ struct source *source_stream(uint64_t size)
 
 struct stream_sink {
 	struct sink sink;
+	struct unwritten unwritten;
 	unsigned char sum[SUM_BYTES];
 };
 
@@ -140,15 +141,18 @@ static void stream_finish(struct sink *sink)
 	struct stream_sink *stream = (struct stream_sink *)sink;
 	char line[LINE_BYTES];
 
+	/* Without its end nobody takes it for a backup. */
+	unwritten_check(&stream->unwritten);
 	end_line(stream->sum, line);
 	write_all(STDOUT_FILENO, line, LINE_BYTES, UINT64_MAX, "the pipe");
 }
 
-struct sink *sink_stream(void)
+struct sink *sink_stream(const char *unwritten)
 {
 	struct stream_sink *stream = allocate(sizeof(*stream));
 
 	stream->sink.record = stream_record;
 	stream->sink.finish = stream_finish;
+	unwritten_open(&stream->unwritten, unwritten);
 	return &stream->sink;
 }

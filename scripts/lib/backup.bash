@@ -219,8 +219,7 @@ backup_stream() {
 	[[ $kind == full ]] || increment=("${map_options[@]}" --since "$since")
 	make_manifest "$id"
 	printf '%s\n' "$stream_head" "$manifest"
-	copy "$name" send "${increment[@]}" "$image" || fail "$name: not backed up"
-	need_unwritten
+	copy "$name" send "${increment[@]}" --unwritten "$image_statistics/chunks_written" "$image" || fail "$name: not backed up"
 	[[ -z $opt_manifest ]] || {
 		printf '%s\n' "$manifest" >"$opt_manifest.partial"
 		sync -- "$opt_manifest.partial"
