@@ -831,6 +831,24 @@ teardown() {
 	dmsetup mknodes target
 }
 
+@test "restore: a chain may have more backups than there can be open files" {
+	local i members=() file=$BATS_TEST_TMPDIR/file limit
+	chain_of_three
+	blksnap track --off "$dev"
+	members=(full "$chain/00001.full" "$chain/00001.full.index")
+	for i in {1..50} 3; do
+		members+=(packed "$chain/0000$((i % 2 + 2)).increment" "$chain/0000$((i % 2 + 2)).increment.index")
+	done
+	# The first limit can be raised, the second cannot.
+	for limit in '-S -n 30' '-n 40'; do
+		: >"$file"
+		# shellcheck disable=SC2086 # words
+		(ulimit $limit && blksnap-copy restore "$file" $((sectors * 512)) "${members[@]}")
+		cmp "$file" "$BATS_TEST_TMPDIR/00003"
+		rm "$file"
+	done
+}
+
 @test "restore, verify and merge need no driver" {
 	chain_of_three
 	blksnap track --off "$dev"

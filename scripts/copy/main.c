@@ -37,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <signal.h>
 #include <unistd.h>
@@ -361,6 +362,17 @@ static void parse_options(int argc, char **argv)
 	}
 }
 
+/* A chain of which each member is open may have more than are usual. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -373,6 +385,7 @@ int main(int argc, char **argv)
 
 	/* Who started this may be killed: what goes on without it would be in the way of the next. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	raise_file_limit();
 	parse_options(argc, argv);
 	for (size_t i = 0; optind < argc && i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(argv[optind], commands[i].name))

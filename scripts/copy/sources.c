@@ -10,10 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "copy.h"
+
+/* Files that this process may have besides those of a chain: what it was started with, the target, one for each worker. */
+#define OTHER_FILES 64
 
 static uint32_t cell_length(uint64_t offset, uint64_t size)
 {
@@ -211,7 +215,7 @@ struct chain {
 	uint64_t size;
 	uint64_t next;
 	bool keep_going;
-	int fds[];
+	int fds[];			/* -1: opened for each read, as there are too many members */
 };
 
 static atomic_uint damages;
@@ -231,23 +235,46 @@ static void damaged(const struct chain *chain, const struct member *member, cons
 		die("nothing can be made of this chain from there on; see: blksnap verify");
 }
 
+static int open_member(const struct member *member)
+{
+	int fd = open(member->data, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		die("cannot open %s: %s", member->data, strerror(errno));
+	return fd;
+}
+
+/* The data of a member, and when that is no longer used. */
+static int get_member(const struct chain *chain, size_t number)
+{
+	return chain->fds[number] < 0 ? open_member(&chain->members[number]) : chain->fds[number];
+}
+
+static void put_member(const struct chain *chain, size_t number, int fd)
+{
+	if (chain->fds[number] < 0)
+		close(fd);
+}
+
 static bool read_piece(const struct chain *chain, size_t number, const struct piece *piece, unsigned char *data)
 {
 	const struct member *member = &chain->members[number];
+	int fd = get_member(chain, number);
+	const char *fault = NULL;
 	uint32_t done = 0;
 
-	while (done < piece->length) {
-		ssize_t got = pread(chain->fds[number], data + done, piece->length - done, (off_t)(piece->at + done));
+	while (done < piece->length && !fault) {
+		ssize_t got = pread(fd, data + done, piece->length - done, (off_t)(piece->at + done));
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0) {
-			damaged(chain, member, piece, got ? "cannot be read" : "is missing");
-			return false;
-		}
-		done += (uint32_t)got;
+		if (got > 0)
+			done += (uint32_t)got;
+		else if (!got || errno != EINTR)
+			fault = got ? "cannot be read" : "is missing";
 	}
-	return true;
+	put_member(chain, number, fd);
+	if (fault)
+		damaged(chain, member, piece, fault);
+	return !fault;
 }
 
 static void load_piece(const struct chain *chain, size_t number, const struct piece *piece, unsigned char *data)
@@ -270,9 +297,12 @@ static void check_hole(const struct chain *chain, size_t number, const struct ce
 {
 	const struct member *member = &chain->members[number];
 	struct piece piece = { .offset = cell->offset, .length = cell->length, .at = cell->offset };
-	off_t data = lseek(chain->fds[number], (off_t)cell->offset, SEEK_DATA);
+	int fd = get_member(chain, number);
+	off_t data = lseek(fd, (off_t)cell->offset, SEEK_DATA);
+	bool at_end = data < 0 && errno == ENXIO;
 
-	if ((data < 0 && errno == ENXIO) || data >= (off_t)(cell->offset + cell->length))
+	put_member(chain, number, fd);
+	if (at_end || data >= (off_t)(cell->offset + cell->length))
 		return;
 	if (read_piece(chain, number, &piece, cell->data) && !is_zero(cell->data, cell->length))
 		damaged(chain, member, &piece, "is not zero, as it was when it was backed up");
@@ -324,9 +354,20 @@ static void chain_load(struct source *source, struct cell *cell)
 	cell->summed = chain->keep_going;
 }
 
+/* How many members can be open all the time. */
+static size_t member_room(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur <= OTHER_FILES)
+		return 0;
+	return limit.rlim_cur - OTHER_FILES;
+}
+
 struct source *source_chain(const struct member *members, size_t count, uint64_t size, bool keep_going)
 {
 	struct chain *chain = allocate(sizeof(*chain) + count * sizeof(int));
+	size_t room = member_room();
 
 	chain->source.plan = chain_plan;
 	chain->source.load = chain_load;
@@ -343,13 +384,15 @@ struct source *source_chain(const struct member *members, size_t count, uint64_t
 
 		if (last && last->offset + last->length > size)
 			die("%s goes beyond %" PRIu64 " bytes", index->path, size);
-		chain->fds[m] = open(member->data, O_RDONLY | O_CLOEXEC);
-		if (chain->fds[m] < 0)
-			die("cannot open %s: %s", member->data, strerror(errno));
+		chain->fds[m] = open_member(member);
 		has = size_of(chain->fds[m], member->data);
 		if (has != wanted)
 			die("%s has %" PRIu64 " bytes, and should have %" PRIu64, member->data, has, wanted);
 		posix_fadvise(chain->fds[m], 0, 0, POSIX_FADV_SEQUENTIAL);
+		if (m < room)
+			continue;
+		close(chain->fds[m]);
+		chain->fds[m] = -1;
 	}
 	if (keep_going && members[0].packed) {
 		chain->source.total = 0;
