@@ -958,10 +958,14 @@ teardown() {
 	hook 20_second 'exit 3'
 	refused 1 "the hook $hooks/20_second pre-take ended with 3" blksnap backup "$backups" --diff "$(disk 2)" "$dev"
 	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
-	# A take that is refused.
-	hook 20_second
+	# A take that is refused. A signal ends what a hook then begins as it ends what one begins before.
+	# shellcheck disable=SC2016 # for the hook
+	hook 20_second 'echo "$1 $(sed -n "s/^SigIgn://p" /proc/self/status)" >>'"$seen"
+	rm "$seen"
 	refused 1 'ENOENT: ' blksnap backup "$backups" --diff "$(disk 2)" "$dev" /dev/nothing
 	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
+	[[ $(awk '$1 == "pre-take" { before = $2 } $1 == "post-take" { after = $2 } END { print (before == after && before != "") }' \
+		"$seen") -eq 1 ]] || fail "they ignore: $(cat "$seen")"
 	# One that fails afterwards does not harm the backup, and is told.
 	# shellcheck disable=SC2016 # for the hook
 	hook 20_second '[ "$1" = pre-take ]'

@@ -9,6 +9,8 @@ readonly hooks_default=/etc/blksnap/hooks.d
 
 hooks=() hook_failed=''
 hooks_begun=''
+# What gives them the signals back that this process ignores when it is about to end.
+hook_env=()
 
 # find_hooks DIRECTORY: sets hooks to its executables, in the order in which they run.
 find_hooks() {
@@ -26,7 +28,7 @@ run_hook() {
 	(
 		trap - EXIT
 		[[ -z $lock_descriptor ]] || exec {lock_descriptor}>&-
-		exec "$1" "$2" >&2
+		exec "${hook_env[@]}" "$1" "$2" >&2
 	) || status=$?
 	[[ $status -eq 0 ]] || say "the hook $1 $2 ended with $status"
 	return "$status"
@@ -43,8 +45,10 @@ post_hooks() {
 }
 
 pre_hooks() {
-	local hook
+	local hook defaults=
 	hooks_begun=1
+	add_defaults
+	[[ -z $defaults ]] || hook_env=(env --default-signal="$defaults" --)
 	for hook in "${hooks[@]}"; do
 		run_hook "$hook" pre-take || fail "nothing is backed up"
 		[[ -z $signal ]] || exit "${signal_status[$signal]}"

@@ -37,6 +37,15 @@ child_is_deaf() {
 	((ignored >> (${signal_status[$1]} - 129) & 1))
 }
 
+# Adds those of the signals that end it which this process does not ignore to defaults, as env wants them.
+add_defaults() {
+	local ignored name
+	ignored_signals "$$"
+	for name in HUP INT TERM; do
+		((ignored >> (${signal_status[$name]} - 129) & 1)) || defaults+=${defaults:+,}$name
+	done
+}
+
 # forward SIGNAL: to the command of `run`. A terminal has sent its interrupts there already.
 forward() {
 	local tries=20
@@ -72,12 +81,9 @@ starter() {
 # Runs the command that is in `after` while the session is there, which is released when this process ends. Sets
 # child_status to its status.
 run_in_session() {
-	local ignored name defaults=QUIT input output answers
+	local defaults=QUIT input output answers
 	# what the command is to have as this process has it, though its parent ignores them
-	ignored_signals "$$"
-	for name in HUP INT TERM; do
-		((ignored >> (${signal_status[$name]} - 129) & 1)) || defaults+=,$name
-	done
+	add_defaults
 	trap 'forward HUP' HUP
 	trap 'forward INT' INT
 	trap 'forward TERM' TERM
