@@ -294,6 +294,29 @@ own_images() {
 	[[ ! -e /dev/blksnap ]]
 }
 
+@test "tool: a session of run that was killed is released before the next take, when its command has ended" {
+	local said=$BATS_TEST_TMPDIR/said begun=$BATS_TEST_TMPDIR/begun session command
+	# shellcheck disable=SC2016 # for that shell
+	run_in_background "$said" sh -c 'echo "$BLKSNAP_SESSION $$" >"$0"; exec sleep 300' "$begun"
+	wait_until 60 test -s "$begun"
+	read -r session command <"$begun"
+	kill -KILL "$tool"
+	wait "$tool" || true
+	# What it has started may still read. A session that was taken by that command stays, whatever its name is.
+	blksnap take run-1-1 --diff "$(disk 4)" "$(disk 3)"
+	nothing_left "$session" run-1-1
+	run -125 blksnap run --diff "$(disk 2)" "$(disk 1)" -- true
+	[[ $output == *'EBUSY: '* ]]
+	kill "$command"
+	wait_until 10 flock --nonblock "/run/blksnap/$session" true
+	run -0 --separate-stderr blksnap run --diff "$(disk 2)" "$(disk 1)" -- true
+	[[ $stderr == *"session '$session' is left over from a blksnap that was killed: released"* ]]
+	nothing_left run-1-1
+	blksnap release run-1-1
+	# Nothing is left of those that were refused or ended, either.
+	[[ -z $(ls /run/blksnap) ]]
+}
+
 # traps_signals PROCESS: it has become the tool, and traps INT (bit 1), TERM (bit 14) and HUP (bit 0), as that does when it
 # begins to take.
 traps_signals() {

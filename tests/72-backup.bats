@@ -698,6 +698,28 @@ teardown() {
 	blksnap release s
 }
 
+@test "backup: a session of a stream that was killed is released before the next one" {
+	local pipe session
+	backup_disk
+	origin_of 20480
+	scribble -l 1M "$dev" 10
+	mkfifo "$BATS_TEST_TMPDIR/pipe"
+	setsid blksnap backup - --diff "$(disk 2)" "$dev" >"$BATS_TEST_TMPDIR/pipe" 2>/dev/null 3>&- &
+	tool=$!
+	exec {pipe}<"$BATS_TEST_TMPDIR/pipe"
+	head -c 1M <&"$pipe" >/dev/null
+	session=$(ls "$SESSIONS")
+	kill -KILL -- "-$tool"
+	wait "$tool" || true
+	exec {pipe}<&-
+	wait_until 10 flock --nonblock "/run/blksnap/$session" true
+	[[ -e $SESSIONS/$session ]]
+	blksnap backup - --diff "$(disk 2)" "$dev" 2>"$BATS_TEST_TMPDIR/said" >"$BATS_TEST_TMPDIR/stream"
+	grep -q "session '$session' is left over from a blksnap that was killed: released" "$BATS_TEST_TMPDIR/said"
+	nothing_left
+	blksnap verify - <"$BATS_TEST_TMPDIR/stream"
+}
+
 @test "backup: a differential in a stream follows its full, and what is not newer than itself" {
 	local i dir=$BATS_TEST_TMPDIR previous=''
 	backup_disk

@@ -300,7 +300,9 @@ backup_devices() {
 	local directory=$1 session
 	shift
 	session_for "$directory"
-	if [[ $directory != - ]]; then
+	if [[ $directory == - ]]; then
+		ends_with_us=1
+	else
 		lock "$directory" exclusive
 		export BLKSNAP_LOCKED=$directory
 		forget_interrupted "$session"

@@ -22,12 +22,13 @@ find_hooks() {
 	done
 }
 
-# Not with the lock: it may start something that stays.
+# Not with a lock: it may start something that stays.
 run_hook() {
 	local status=0
 	(
 		trap - EXIT
 		[[ -z $lock_descriptor ]] || exec {lock_descriptor}>&-
+		[[ -z $mark_descriptor ]] || exec {mark_descriptor}>&-
 		exec "${hook_env[@]}" "$1" "$2" >&2
 	) || status=$?
 	[[ $status -eq 0 ]] || say "the hook $1 $2 ended with $status"

@@ -9,7 +9,8 @@ Usage: blksnap run --diff PATH [--limit SIZE] DEVICE... -- COMMAND [ARGUMENT...]
 
 Takes a snapshot as `blksnap take` does, under a name of its own, runs COMMAND and
 releases it: when COMMAND ends, and on SIGINT, SIGTERM, SIGHUP, which COMMAND gets
-too. COMMAND finds in its environment
+too. If that cannot be, as blksnap was killed, it is released before the next snapshot
+is taken, once COMMAND has ended. COMMAND finds in its environment
 
   BLKSNAP_SESSION   the session's name
   BLKSNAP_IMAGES    the images' paths, in the order of the devices, with spaces
@@ -105,6 +106,7 @@ command_run() {
 	[[ -n $opt_diff ]] || usage_error "--diff is missing"
 	need_driver
 	session=run-$$-$RANDOM
+	ends_with_us=1
 	take_session "$session" "$opt_diff" "$opt_limit" "${operands[@]}"
 	find_images "$session"
 	export BLKSNAP_SESSION=$session BLKSNAP_IMAGES="${images[*]}"

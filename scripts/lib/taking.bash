@@ -18,6 +18,8 @@ declare -rA signal_status=([HUP]=129 [INT]=130 [TERM]=143)
 # The session that is being made; whatever ends the process that has this set removes it. Its snapshots, by device.
 unfinished=
 snapshot_names=()
+# Is it to end with this process, whatever ends that?
+ends_with_us=
 # Does anyone use the links that udev makes? If not, it may do so while the images are read.
 links_wanted=1
 
@@ -101,9 +103,10 @@ get_absolute() {
 	printf -v "$1" '%s' "$path_"
 }
 
-# plan_take SESSION DIFF LIMIT DEVICE...: all of take_planned that wants substitutions
+# plan_take SESSION DIFF LIMIT DEVICE...: all of take_planned that wants substitutions, and what is to be done before
 plan_take() {
 	local path device
+	release_abandoned
 	take_session=$1 take_limit=$3 take_devices=()
 	get_absolute take_diff "$2"
 	for path in "${@:4}"; do
@@ -124,8 +127,10 @@ note_signals() {
 # Leaves an active session, or nothing.
 take_planned() {
 	local status=0
+	[[ -z $ends_with_us ]] || mark_session "$take_session"
 	(taker "$take_session" "$take_diff" "$take_limit" "${take_devices[@]}") || status=$?
 	[[ $status -ne 0 ]] || unfinished=$take_session
+	[[ $status -eq 0 ]] || unmark_session "$take_session"
 	[[ -z $signal ]] || exit "${signal_status[$signal]}"
 	[[ $status -eq 0 ]] || exit "$status"
 }
