@@ -1086,6 +1086,11 @@ same_files() {
 	page qemu-img qemu
 	[[ $(stat -c %s /backup/srv-2.qcow2) -lt $(stat -c %s /backup/srv-1.qcow2) ]]
 	nothing_left
+	# Of another generation: the second part fails, and releases what it has taken.
+	sed -i '1s/.*/"another"/' /backup/srv-1.number
+	page_block qemu-img 'sh qemu' | sed -n '/^($/,$p' >"$BATS_TEST_TMPDIR/second"
+	run -1 bash "$BATS_TEST_TMPDIR/second"
+	nothing_left
 }
 
 @test "backup.md: partclone" {
