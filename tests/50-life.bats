@@ -334,10 +334,11 @@ ten_writes() {
 # busy_session: a session "s" of two directories, and a device that takes a while to be opened ($SCSI): who writes it to an
 # attribute has the session to himself meanwhile.
 busy_session() {
-	local delay=/sys/bus/pseudo/drivers/scsi_debug/ndelay
+	local delay=/sys/bus/pseudo/drivers/scsi_debug/delay
 	scsi_debug_make dev_size_mb=8 removable=1
 	defer eval "echo 0 >$delay"
-	echo 999999999 >"$delay"
+	# In ticks, for each of some commands.
+	echo $((500 * ${BLKSNAP_SLOW:-1})) >"$delay"
 	session_make s "$(disk 2)" "$(disk 1)"
 	mkdir "$SESSIONS/s/s2"
 }
