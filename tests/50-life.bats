@@ -336,7 +336,8 @@ ten_writes() {
 busy_session() {
 	local delay=/sys/bus/pseudo/drivers/scsi_debug/delay
 	scsi_debug_make dev_size_mb=8 removable=1
-	defer eval "echo 0 >$delay"
+	# Refused while a command is under way, as of who looks at the disk since it was closed.
+	defer wait_until 60 sh -c "echo 0 2>/dev/null >$delay"
 	# In ticks, for each of some commands.
 	echo $((500 * ${BLKSNAP_SLOW:-1})) >"$delay"
 	session_make s "$(disk 2)" "$(disk 1)"
