@@ -711,7 +711,6 @@ together() {
 @test "take: a chain of writes whose first link is prepared last is waited for, and not held" {
 	local dev start
 	dev=$(disk 1)
-	modprobe dm-delay
 	parameter take_timeout_ms 20000
 	delayed first "$dev" 128 0 0
 	dm_make chained < <(printf '%s\n' '0 128 linear /dev/mapper/first 0' "128 16256 linear $dev 128")
