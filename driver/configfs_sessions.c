@@ -358,19 +358,39 @@ static int session_depend(struct session *session)
 }
 
 /*
+ * Takes session->mutex, and configfs's before it. That one is everybody's: it is
+ * not kept while a take or a release of the session lasts.
+ */
+static int session_lock_making(struct session *session, struct mutex *making)
+{
+	for (;;) {
+		if (mutex_lock_killable(making))
+			return -EINTR;
+		if (mutex_trylock(&session->mutex))
+			return 0;
+		mutex_unlock(making);
+		if (mutex_lock_killable(&session->mutex))
+			return -EINTR;
+		mutex_unlock(&session->mutex);
+	}
+}
+
+/*
  * Directories are held before the take, so that none goes during it. While one
  * is made or removed there is a time when it is in the session, but not in
  * configfs, which must not be asked to hold it then: that has its mutex.
  *
- * Takes session->mutex, and keeps it.
+ * Takes session->mutex, and keeps it if this succeeds.
  */
 static int session_lock_depended(struct session *session)
 {
 	struct mutex *making = &sessions_group.cg_subsys->su_mutex;
 	int ret;
 
-	mutex_lock(making);
-	mutex_lock(&session->mutex);
+	ret = session_lock_making(session, making);
+	if (ret)
+		return error_set(&session->error, session->name, ret,
+				 "killed while it waited for the session");
 	if (session->active) {
 		ret = error_set(&session->error, session->name, -EBUSY,
 				"the session is active");
@@ -380,19 +400,29 @@ static int session_lock_depended(struct session *session)
 			error_set(&session->error, session->name, ret,
 				  "a snapshot is just being made or removed");
 	}
+	if (ret)
+		mutex_unlock(&session->mutex);
+	else
+		WRITE_ONCE(session->busy, true);
 	mutex_unlock(making);
 	return ret;
+}
+
+static void session_unbusy(struct session *session)
+{
+	session_undepend(session, NULL);
+	WRITE_ONCE(session->busy, false);
 }
 
 static int session_activate(struct session *session)
 {
 	int ret = session_lock_depended(session);
 
-	if (!ret) {
-		ret = session_take(session);
-		if (ret)
-			session_undepend(session, NULL);
-	}
+	if (ret)
+		return ret;
+	ret = session_take(session);
+	if (ret)
+		session_unbusy(session);
 	mutex_unlock(&session->mutex);
 	return ret;
 }
@@ -402,7 +432,7 @@ static void session_deactivate(struct session *session)
 	mutex_lock(&session->mutex);
 	if (session->active) {
 		session_release(session);
-		session_undepend(session, NULL);
+		session_unbusy(session);
 	}
 	mutex_unlock(&session->mutex);
 }

@@ -62,13 +62,16 @@
 
 /*
  * To submit a bio can block, on a queue that is full or on a limit of its
- * cgroup: then the others go on, until so many are blocked. As many more are for
- * what somebody waits for, which must not wait for all that is written back.
+ * cgroup: then the others go on, until so many are blocked. More are for what
+ * somebody waits for, which must not wait for all that is written back, nor for
+ * many writers of one cgroup.
  */
 #define GATE_WORKERS 16
+#define GATE_AWAITED_WORKERS 128
 
 #define GATE_LINKS 16	/* of a chain of bios, that are followed */
 #define GATE_POLL_US 1000	/* between two looks at a driver's accounting */
+#define GATE_DRAIN_MS 20	/* between two looks at what waits for what */
 
 struct gate {
 	struct hlist_node node;		/* in gates; protected by gates_mutex, RCU */
@@ -221,7 +224,8 @@ static const struct origin_write *gate_counted_parent(const struct gate *gate,
 	bio_end_io_t *end_io;
 	unsigned int i;
 
-	for (i = 0; i < GATE_LINKS; i++) {
+	/* Whoever is about to chain a bio says first that it will be, then to what. */
+	for (i = 0; private && i < GATE_LINKS; i++) {
 		end_io = gate_interposed(private, &private);
 		write = gate_counted(gate, &end_io, &private);
 		if (write || !chained_is(end_io))
@@ -545,22 +549,33 @@ static void gate_raw_work(struct work_struct *work)
 	}
 }
 
+/*
+ * Reads that cannot be submitted, since the disk takes no request, must not keep
+ * the semaphores: a take or a release would wait for them, and all others behind
+ * that.
+ */
 static enum gate_answer gate_ask_prepare(struct gate *gate,
 					 struct origin_write *write)
 {
+	const struct gate_watcher_ops *ops = NULL;
 	enum gate_answer answer = GATE_READY;
 	struct gate_watcher *watcher;
 	sector_t first = write->first, last = write->last;
+	LIST_HEAD(reads);
 
 	down_read(&gate->watchers_sem);
 	list_for_each_entry(watcher, &gate->watchers, node) {
 		if (watcher->first > last || first > watcher->last)
 			continue;
-		answer = watcher->ops->prepare(watcher, write);
+		ops = watcher->ops;
+		answer = ops->prepare(watcher, write, &reads);
 		if (answer != GATE_READY)
 			break;
 	}
 	up_read(&gate->watchers_sem);
+	/* Those of one gate have the same. */
+	if (!list_empty(&reads))
+		ops->read(&reads);
 	return answer;
 }
 
@@ -702,11 +717,22 @@ void gate_open(struct gate *gate)
 	mutex_unlock(&gates_mutex);
 }
 
+/* Under rcu_read_lock(). */
+static bool gate_watches(struct gate *gate, struct block_device *part)
+{
+	sector_t first = part->bd_start_sect;
+
+	return bdev_nr_sectors(part) &&
+	       gate_first_watcher(gate, first,
+				  first + bdev_nr_sectors(part) - 1);
+}
+
 /*
  * Writes that the driver of a bio-based disk has accounted and not ended. Those
- * to a partition are accounted with the partition alone.
+ * to a partition are accounted with the partition alone, and those that nobody
+ * watches go on also while the gate is closed.
  */
-static unsigned long gate_accounted(const struct gate *gate)
+static unsigned long gate_accounted(struct gate *gate)
 {
 	struct block_device *part;
 	unsigned long sum = 0;
@@ -715,10 +741,13 @@ static unsigned long gate_accounted(const struct gate *gate)
 
 	rcu_read_lock();
 	/* The whole disk is the one with index 0. */
-	xa_for_each(&gate->disk->part_tbl, index, part)
+	xa_for_each(&gate->disk->part_tbl, index, part) {
+		if (!gate_watches(gate, part))
+			continue;
 		for_each_possible_cpu(cpu)
 			sum += part_stat_local_read_cpu(part, in_flight[WRITE],
 							cpu);
+	}
 	rcu_read_unlock();
 	return sum;
 }
@@ -747,14 +776,31 @@ static int gate_drain_uncounted(struct gate *gate, unsigned long deadline)
 	return ret;
 }
 
+/*
+ * What is held was looked at when it came. Since then what waits for it may have
+ * passed: who decided about that had seen the gate open; or it is farther away in
+ * a chain than GATE_LINKS, and what is between them has passed.
+ */
+static int gate_drain_counted(struct gate *gate, unsigned long deadline)
+{
+	long left;
+
+	for (;;) {
+		left = max_t(long, deadline - jiffies, 0);
+		left = min_t(long, left, msecs_to_jiffies(GATE_DRAIN_MS));
+		if (wait_event_timeout(gate->drained,
+				       percpu_ref_is_zero(&gate->writes), left))
+			return 0;
+		if (time_is_before_eq_jiffies(deadline))
+			return -ETIMEDOUT;
+		gate_release_held(gate);
+	}
+}
+
 int gate_drain(struct gate *gate, unsigned long deadline)
 {
-	long left = max_t(long, deadline - jiffies, 0);
-
-	if (!wait_event_timeout(gate->drained,
-				percpu_ref_is_zero(&gate->writes), left))
-		return -ETIMEDOUT;
-	return gate_drain_uncounted(gate, deadline);
+	return gate_drain_counted(gate, deadline) ?:
+	       gate_drain_uncounted(gate, deadline);
 }
 
 void gate_settle(struct gate *gate)
@@ -871,11 +917,11 @@ static void gate_pool_free(void *write, void *data)
 	kmem_cache_free(write_cache, write);
 }
 
-static struct workqueue_struct *gate_create_wq(const char *name,
+static struct workqueue_struct *gate_create_wq(const char *name, int workers,
 					       const struct gendisk *disk)
 {
 	return alloc_workqueue(name, WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
-			       GATE_WORKERS, disk->disk_name);
+			       workers, disk->disk_name);
 }
 
 static struct gate *gate_create(struct gendisk *disk)
@@ -897,10 +943,11 @@ static struct gate *gate_create(struct gendisk *disk)
 	INIT_WORK(&gate->raw_work, gate_raw_work);
 	INIT_WORK(&gate->destroy_work, gate_destroy);
 
-	gate->wq = gate_create_wq("blksnap_%s", disk);
+	gate->wq = gate_create_wq("blksnap_%s", GATE_WORKERS, disk);
 	if (!gate->wq)
 		goto out;
-	gate->awaited_wq = gate_create_wq("blksnap_a_%s", disk);
+	gate->awaited_wq = gate_create_wq("blksnap_a_%s", GATE_AWAITED_WORKERS,
+					  disk);
 	if (!gate->awaited_wq)
 		goto out_wq;
 	ret = mempool_init(&gate->pool, GATE_RESERVE, gate_pool_alloc,

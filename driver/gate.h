@@ -73,8 +73,10 @@ enum gate_answer { GATE_READY, GATE_PARKED, GATE_DROPPED };
  *	rcu_read_lock() in the submitter's context; must not sleep or wait.
  * @prepare: do what must be done before this write may pass. Called from a
  *	worker, for different writes at the same time, with no lock that I/O
- *	needs; may allocate with GFP_NOIO and submit I/O, must not wait for the
- *	write's own disk.
+ *	needs; may allocate with GFP_NOIO, must not wait for the write's own
+ *	disk. What is to be read from that is put on the list.
+ * @read: submits the reads of such a list. May wait for the disk: called with no
+ *	lock, when the watcher may be gone
  * @passed: the write passes now, inside the section that @satisfied answered
  *	for. Same context as @satisfied.
  */
@@ -82,7 +84,9 @@ struct gate_watcher_ops {
 	bool (*satisfied)(struct gate_watcher *watcher, enum req_op op,
 			  sector_t first, sector_t last);
 	enum gate_answer (*prepare)(struct gate_watcher *watcher,
-				    struct origin_write *write);
+				    struct origin_write *write,
+				    struct list_head *reads);
+	void (*read)(struct list_head *reads);
 	void (*passed)(struct gate_watcher *watcher,
 		       const struct origin_write *write);
 };

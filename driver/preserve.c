@@ -8,9 +8,10 @@
  *  1. Under the map's mutex each run without an entry becomes a chunk in state
  *     LOADING. The entry is there before the read is issued, so whoever comes
  *     second finds it and waits for the same read.
- *  2. Reads of the origin are issued. The write is parked on one chunk that is
- *     still loading; when that is ready, the write starts again at the top, and
- *     parks on the next one if there is another.
+ *  2. The write is parked on one chunk that is still loading; when that is ready,
+ *     the write starts again at the top, and parks on the next one if there is
+ *     another. Then the origin is read (preserve_read): nothing is held meanwhile,
+ *     as a disk that hangs takes no request.
  *  3. When all are ready, the write passes. It does not wait for the store.
  *
  * What gets no memory waits in the area's queue (starved.c), and comes here
@@ -351,17 +352,29 @@ static bool preserve_copy_twin(struct diff_area *area, struct chunk *chunk,
 	return false;
 }
 
-static void preserve_issue(struct diff_area *area, struct preserving *work)
+/* What need not be read is loaded; the rest keeps the area until it is. */
+static void preserve_copy(struct diff_area *area, struct preserving *work)
 {
 	struct chunk *chunk, *next;
 
 	list_for_each_entry_safe(chunk, next, &work->loads, node) {
-		list_del_init(&chunk->node);
 		percpu_ref_get(&area->users);
-		if (work->areas && preserve_copy_twin(area, chunk, work->areas))
-			preserve_loaded(chunk, 0);
-		else
-			chunk_load(chunk, area->config.origin, preserve_loaded);
+		if (!work->areas || !preserve_copy_twin(area, chunk, work->areas))
+			continue;
+		list_del_init(&chunk->node);
+		preserve_loaded(chunk, 0);
+	}
+}
+
+void preserve_read(struct list_head *reads)
+{
+	struct chunk *chunk, *next;
+	struct diff_area *area;
+
+	list_for_each_entry_safe(chunk, next, reads, node) {
+		list_del_init(&chunk->node);
+		area = chunk->owner;
+		chunk_load(chunk, area->config.origin, preserve_loaded);
 	}
 }
 
@@ -454,7 +467,8 @@ static enum gate_answer preserve_park(struct diff_area *area,
 enum gate_answer preserve_write(struct diff_area *area,
 				struct origin_write *write,
 				sector_t first, sector_t last,
-				struct list_head *areas)
+				struct list_head *areas,
+				struct list_head *reads)
 {
 	enum gate_answer answer = GATE_READY;
 	struct preserving work = {
@@ -474,7 +488,8 @@ enum gate_answer preserve_write(struct diff_area *area,
 		       diff_area_granule_of(area, last));
 	if (!list_empty(&work.loads))
 		starved_end(&area->starved, write);
-	preserve_issue(area, &work);
+	preserve_copy(area, &work);
+	list_splice_tail(&work.loads, reads);
 	if (!work.err && starved_any(&area->starved))
 		starved_resume_one(&area->starved);
 	answer = preserve_park(area, &work, write);
@@ -501,15 +516,18 @@ static int preserve_push(struct diff_area *area, unsigned long first,
 		.loads = LIST_HEAD_INIT(work.loads),
 		.settles = true,
 	};
-	bool progress;
+	bool progress, never;
 
 	preserve_claim(area, &work, first, last);
 	progress = work.zeroed || work.blocker;
-	preserve_issue(area, &work);
+	/* It was lowered since the take. */
+	never = work.err && area->config.granule > memory_bound();
+	preserve_copy(area, &work);
+	preserve_read(&work.loads);
 	if (work.blocker)
 		chunk_put(work.blocker);
 	diff_area_store_soon(area);
-	return work.err == -ENOMEM && !progress ? -ENOMEM : 0;
+	return (never || work.err == -ENOMEM) && !progress ? -ENOMEM : 0;
 }
 
 int preserve_settle(struct diff_area *area, sector_t first, sector_t last)
@@ -526,11 +544,7 @@ int preserve_settle(struct diff_area *area, sector_t first, sector_t last)
 			ret = -EIO;
 		if (ret || diff_map_stored(&area->map, from, to))
 			break;
-		/* It was lowered since the take: there never will be enough. */
-		if (area->config.granule > memory_bound())
-			ret = -ENOMEM;
-		else
-			ret = preserve_push(area, from, to);
+		ret = preserve_push(area, from, to);
 		if (!ret)
 			wait_event(area->changed,
 				   atomic_read(&area->changes) != changes);

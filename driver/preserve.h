@@ -13,13 +13,23 @@
  * @last: its last one
  * @areas: all that follow this origin, by &struct diff_area.node; they stay there
  *	while this is called
+ * @reads: gets what the caller has to give to preserve_read(), whatever the answer
  *
  * Context: as gate_watcher_ops.prepare. Return: see enum gate_answer.
  */
 enum gate_answer preserve_write(struct diff_area *area,
 				struct origin_write *write,
 				sector_t first, sector_t last,
-				struct list_head *areas);
+				struct list_head *areas,
+				struct list_head *reads);
+
+/**
+ * preserve_read() - submits reads of what is to be preserved
+ * @reads: from preserve_write(); empty afterwards
+ *
+ * Context: as gate_watcher_ops.read.
+ */
+void preserve_read(struct list_head *reads);
 
 /**
  * preserve_settle() - gives sectors their place in the difference storage

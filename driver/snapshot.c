@@ -155,13 +155,16 @@ const char *session_state(struct session *session)
 
 /* Configuring */
 
+static int session_say_active(struct error_text *error, const char *who)
+{
+	return error_set(error, who, -EBUSY, "the session is active");
+}
+
 static int session_refuse_active(struct session *session,
 				 struct error_text *error, const char *who)
 {
 	lockdep_assert_held(&session->mutex);
-	if (!session->active)
-		return 0;
-	return error_set(error, who, -EBUSY, "the session is active");
+	return session->active ? session_say_active(error, who) : 0;
 }
 
 /*
@@ -199,22 +202,20 @@ void session_destroy(struct session *session)
 int session_add(struct session *session, struct snapshot *snapshot,
 		const char *name)
 {
-	int ret;
-
 	snapshot->session = session;
 	strscpy(snapshot->name, name, sizeof(snapshot->name));
 	snprintf(snapshot->label, sizeof(snapshot->label), "%s/%s",
 		 session->name, name);
 	error_init(&snapshot->error);
 
+	/* No take begins meanwhile; and one that is under way can last. */
+	if (READ_ONCE(session->busy))
+		return session_say_active(&session->error, snapshot->label);
 	mutex_lock(&session->mutex);
-	ret = session_refuse_active(session, &session->error, snapshot->label);
-	if (!ret) {
-		list_add_tail(&snapshot->node, &session->snapshots);
-		session->nr_snapshots++;
-	}
+	list_add_tail(&snapshot->node, &session->snapshots);
+	session->nr_snapshots++;
 	mutex_unlock(&session->mutex);
-	return ret;
+	return 0;
 }
 
 void session_remove(struct snapshot *snapshot)

@@ -94,6 +94,8 @@ struct snapshot {
  * @has_diff_limit: @diff_limit was set by the administrator; as it
  * @has_diff_low: the same of @diff_low
  * @active: written under @mutex
+ * @busy: from the beginning of a take to the end of the release; set under
+ *	configfs's su_mutex, and written under @mutex
  * @storage: while active
  * @diff_stack: what its device is built upon; while active
  * @wq: stores of its areas; while active
@@ -116,6 +118,7 @@ struct session {
 	bool has_diff_limit;
 	bool has_diff_low;
 	bool active;
+	bool busy;
 	struct diff_storage *storage;
 	struct stack diff_stack;
 	struct workqueue_struct *wq;
@@ -163,7 +166,8 @@ void session_destroy(struct session *session);
  * @snapshot: zeroed
  * @name: valid
  *
- * Context: may sleep. Return: 0, or -EBUSY while the session is active.
+ * Context: may sleep; configfs's su_mutex is held. Return: 0, or -EBUSY while the
+ * session is active, or is being taken or released.
  */
 int session_add(struct session *session, struct snapshot *snapshot,
 		const char *name);

@@ -12,6 +12,7 @@
 #include <linux/magic.h>
 #include <linux/major.h>
 #include <linux/namei.h>
+#include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -169,9 +170,9 @@ static int stack_enter_named(struct stack *stack, const char *path,
 	return ret ?: stack_enter(stack, dev, level);
 }
 
-/* All devices that a directory of sysfs names. */
+/* All devices that a directory of sysfs names. Says whether there are any. */
 static int stack_enter_all(struct stack *stack, const char *dir,
-			   unsigned int level)
+			   unsigned int level, bool *any)
 {
 	struct stack_names *names;
 	char path[160];
@@ -187,6 +188,7 @@ static int stack_enter_all(struct stack *stack, const char *dir,
 		snprintf(path, sizeof(path), "%s/%s/dev", dir, names->text + at);
 		ret = stack_enter_named(stack, path, level);
 	}
+	*any = names->used;
 	kfree(names);
 	return ret;
 }
@@ -195,9 +197,10 @@ static int stack_enter_btrfs(struct stack *stack, const struct super_block *sb,
 			     unsigned int level)
 {
 	char dir[80];
+	bool any;
 
 	snprintf(dir, sizeof(dir), "/sys/fs/btrfs/%pU/devices", sb->s_uuid.b);
-	return stack_enter_all(stack, dir, level);
+	return stack_enter_all(stack, dir, level, &any);
 }
 
 /* Memory, or another machine's affair. */
@@ -227,6 +230,11 @@ static int stack_enter_fs(struct stack *stack, const struct super_block *sb,
 	return 0;
 }
 
+/*
+ * The file that is found by a loop device's path may be another one: something
+ * was mounted over it, or it is a path of another mount namespace. A loop device
+ * keeps what its file allocates from I/O; what allows that is no loop's file.
+ */
 static int stack_enter_file(struct stack *stack, const struct path *path,
 			    unsigned int level)
 {
@@ -234,6 +242,8 @@ static int stack_enter_file(struct stack *stack, const struct path *path,
 
 	if (S_ISBLK(inode->i_mode))
 		return stack_enter(stack, inode->i_rdev, level);
+	if (mapping_gfp_mask(inode->i_mapping) & __GFP_IO)
+		stack->unknown = true;
 	return stack_enter_fs(stack, inode->i_sb, level);
 }
 
@@ -266,31 +276,54 @@ static int stack_descend_loop(struct stack *stack, dev_t disk,
 }
 
 static int stack_descend_slaves(struct stack *stack, dev_t disk,
-				unsigned int level)
+				unsigned int level, bool *any)
 {
 	char dir[64];
 
 	snprintf(dir, sizeof(dir), SYSFS_DEVICE "slaves", MAJOR(disk),
 		 MINOR(disk));
-	return stack_enter_all(stack, dir, level);
+	return stack_enter_all(stack, dir, level, any);
+}
+
+/* What has no hardware, and nothing below: memory, or a program's. */
+static int stack_note_served(struct stack *stack, dev_t disk)
+{
+	struct path path;
+	char name[64];
+	int ret;
+
+	snprintf(name, sizeof(name), SYSFS_DEVICE "device", MAJOR(disk),
+		 MINOR(disk));
+	ret = kern_path(name, LOOKUP_FOLLOW, &path);
+	if (!ret)
+		path_put(&path);
+	else if (ret == -ENOENT)
+		stack->served = true;
+	else
+		return ret;
+	return 0;
 }
 
 static int stack_descend(struct stack *stack, dev_t disk, unsigned int level)
 {
+	bool any;
 	int ret;
 
 	if (level == STACK_HEIGHT_MAX)
 		return -E2BIG;
-	ret = stack_descend_slaves(stack, disk, level + 1);
-	if (!ret && MAJOR(disk) == LOOP_MAJOR)
-		ret = stack_descend_loop(stack, disk, level + 1);
-	return ret;
+	ret = stack_descend_slaves(stack, disk, level + 1, &any);
+	if (ret)
+		return ret;
+	if (MAJOR(disk) == LOOP_MAJOR)
+		return stack_descend_loop(stack, disk, level + 1);
+	return any ? 0 : stack_note_served(stack, disk);
 }
 
 static void stack_begin(struct stack *stack)
 {
 	stack->height = 0;
 	stack->unknown = false;
+	stack->served = false;
 	stack->nr = 0;
 }
 

@@ -13,6 +13,8 @@ struct super_block;
  * struct stack - what a block device is built upon
  * @height: how many layers there are below it, at most
  * @unknown: there is something below of which nobody can tell what it is
+ * @served: what is lowest may be served by a program (nbd, ublk), whose files can
+ *	lie anywhere
  * @nr: how many of @below are used
  * @below: every device below it, at any depth, and the disk that it lies on; it
  *	is not among them itself
@@ -20,6 +22,7 @@ struct super_block;
 struct stack {
 	unsigned int height;
 	bool unknown;
+	bool served;
 	unsigned int nr;
 	struct {
 		dev_t dev;

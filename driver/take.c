@@ -96,13 +96,18 @@ static int take_check_configured(struct session *session)
 
 /* Step: the origins are open, in the order of the take */
 
-/* What is stacked on another one has more layers below it. */
+/*
+ * What is stacked on another one has more layers below it; and a program that
+ * serves a device may have its files on any other one.
+ */
 static int origin_top_down(void *priv, const struct list_head *a,
 			   const struct list_head *b)
 {
 	const struct snapshot *one = list_entry(a, struct snapshot, node);
 	const struct snapshot *two = list_entry(b, struct snapshot, node);
 
+	if (one->stack.served != two->stack.served)
+		return two->stack.served;
 	return one->stack.height < two->stack.height;
 }
 

@@ -134,7 +134,8 @@ static void __tracker_count_dropped(struct tracker *tracker, sector_t sectors)
 }
 
 static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
-					struct origin_write *write)
+					struct origin_write *write,
+					struct list_head *reads)
 {
 	struct tracker *tracker = to_tracker(watcher);
 	enum gate_answer answer = GATE_READY;
@@ -153,7 +154,7 @@ static enum gate_answer tracker_prepare(struct gate_watcher *watcher,
 	}
 	tracker_for_each_area(area, tracker) {
 		answer = preserve_write(area, write, first, last,
-					&tracker->areas);
+					&tracker->areas, reads);
 		if (answer != GATE_READY)
 			break;
 	}
@@ -181,6 +182,7 @@ static void tracker_passed(struct gate_watcher *watcher,
 static const struct gate_watcher_ops tracker_ops = {
 	.satisfied = tracker_satisfied,
 	.prepare = tracker_prepare,
+	.read = preserve_read,
 	.passed = tracker_passed,
 };
 

@@ -700,7 +700,7 @@ log_reaches() {
 	filled "$dev" --length 8M
 	session_of "$DIFF" "$dev"
 	session_make b "$(disk 3)" "$dev"
-	background stamp storm "$dev" "$(image_of s s1)" --seed "$SEED" --taken-seq 1 --length 8M --seconds 60 \
+	background stamp storm "$dev" "$(image_of s s1)" --seed "$SEED" --taken-seq 1 --length 8M --seconds 600 \
 		>"$BATS_TEST_TMPDIR/storm" 2>&1
 	storm=$BACKGROUND
 	for round in 1 2 3; do
@@ -1081,15 +1081,15 @@ nothing_is_written_back() {
 }
 
 @test "engine: I1: a slow difference storage: much that is written back takes longer than hold_limit_ms, and is preserved" {
-	local image
+	local image slow=${BLKSNAP_SLOW:-1}
 	skip_unless_diff device 'it needs a device that is slow'
-	slow_store 300
+	slow_store $((300 * slow))
 	image=$(image_of s s1)
-	echo 1000 >/sys/module/blksnap/parameters/hold_limit_ms
+	echo $((1000 * slow)) >/sys/module/blksnap/parameters/hold_limit_ms
 	written_back "$(disk 1)" 48
 	wait_until 60 nothing_is_written_back
 	state_is s active || fail "$(session_get s s1/error)"
-	[[ $(stat_of "$image" held_us_max) -gt 1500000 ]]
+	[[ $(stat_of "$image" held_us_max) -gt $((1500000 * slow)) ]]
 	image_is "$image" --length 48M
 	session_destroy s
 }

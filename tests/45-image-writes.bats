@@ -5,6 +5,7 @@
 
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
 load lib/common
+load lib/devices
 load lib/stamped
 
 setup() {
@@ -94,6 +95,30 @@ tree_make() {
 	state_is s active
 	echo 0 >/sys/module/blksnap/parameters/memory_limit
 	dd if=/dev/urandom of="$image" bs=4096 count=1 oflag=direct status=none
+	session_destroy s
+}
+
+@test "image write: I4: what is preserved in memory is stored, though memory_limit has no room for it any more" {
+	local image
+	dm_linear store "$(disk 2)" 262144
+	filled "$(disk 1)" --length 8M
+	echo 64M >/sys/module/blksnap/parameters/memory_limit
+	session_make s /dev/mapper/store "$(disk 1)"
+	put "$SESSIONS/s/s1/chunk_size" 8M
+	session_take s
+	image=$(image_of s s1)
+	dmsetup suspend --nolockfs --noflush store
+	defer dmsetup resume store
+	dd if=/dev/zero of="$(disk 1)" bs=4096 count=1 oflag=direct conv=notrunc status=none
+	echo 4M >/sys/module/blksnap/parameters/memory_limit
+	background dd if=/dev/zero of="$image" bs=4096 seek=1 count=1 oflag=direct status=none
+	sleep 1
+	hangs "$BACKGROUND" || fail 'it has not waited for the storage: nothing was shown'
+	dmsetup resume store
+	wait "$BACKGROUND"
+	image_is "$image" --length 4096
+	cmp -i 4096:0 -n 4096 "$image" /dev/zero
+	state_is s active
 	session_destroy s
 }
 

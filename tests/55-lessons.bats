@@ -132,6 +132,53 @@ gone() {
 	! kill -0 "$1" 2>/dev/null
 }
 
+# full DISK: all its requests are under way, and who has another one waits.
+full() {
+	[[ $(awk '{ print $9 }' "/sys/block/${1##*/}/stat") -ge $(<"/sys/block/${1##*/}/queue/nr_requests") ]]
+}
+
+@test "lesson 9: a part of an origin that takes no request does not hold up what is done with the rest of it" {
+	local both=/dev/mapper/both leg readers=() write
+	dm_linear hangs "$(disk 4)" 65536
+	nbd_make /dev/mapper/hangs --cache=none
+	leg=${NBD##*/}
+	echo none >"/sys/block/$leg/queue/scheduler"
+	echo 4 >"/sys/block/$leg/queue/nr_requests"
+	dm_make both < <(printf '%s\n' "0 65536 linear $(disk 1) 0" "65536 65536 linear $NBD 0")
+	filled "$both" --length 32M
+	session_of "$(disk 2)" "$both"
+	session_make other "$(disk 3)" "$both"
+	# It would read the image of the part, too.
+	udev_away
+	dmsetup suspend --nolockfs --noflush hangs
+	defer dmsetup resume --noudevsync hangs
+	for i in {1..5}; do
+		background dd if="$NBD" of=/dev/null bs=4096 skip="$i" count=1 iflag=direct status=none
+		readers+=("$BACKGROUND")
+	done
+	wait_until 10 full "$NBD"
+	background dd if=/dev/zero of="$both" bs=4096 seek=8192 count=1 oflag=direct conv=notrunc status=none
+	write=$BACKGROUND
+	wait_until 10 hangs "$write"
+	# Whoever reads what it overwrites waits for a request.
+	sleep 1
+	# Without a flush, which goes to all of its parts.
+	dd if=/dev/zero of="$both" bs=64k count=16 oflag=direct conv=notrunc status=none
+	put "$SESSIONS/other/active" 1
+	dd if=/dev/zero of="$both" bs=64k seek=16 count=16 oflag=direct conv=notrunc status=none
+	put "$SESSIONS/other/active" 0
+	dd if=/dev/zero of="$both" bs=64k seek=32 count=16 oflag=direct conv=notrunc status=none
+	image_is "$(image_of s s1)" --length 16M
+	hangs "$write" || fail 'it did not hang: nothing was shown'
+	dmsetup resume --noudevsync hangs
+	wait "$write" "${readers[@]}"
+	cmp -i 33554432:0 -n 4096 "$both" /dev/zero
+	udev_back
+	image_is "$(image_of s s1)" --length 32M
+	session_destroy s
+	session_destroy other
+}
+
 @test "lesson 15: swap on the origin: pages go out and come back while a session is active (I1)" {
 	local origin before group=/sys/fs/cgroup/blksnap-swap
 	origin=$(disk 1)

@@ -366,6 +366,29 @@ raid_stop() {
 	settle
 }
 
+# They are accounted together, as nobody counts what was written before the disk was followed.
+@test "take: a partition of a RAID 1 is taken while another one is written without end" {
+	local name md
+	for name in 1 2; do
+		delayed "member$name" "$(disk 3)" 65536 0 50 $((name * 65536))
+	done
+	raid_make 1 /dev/mapper/member{1,2}
+	md=$(readlink -e /dev/md/test)
+	partition "$md" 8M 16M
+	background busy fio --name=busy --filename="$(part "$md" 1)" --rw=randwrite --bs=4k --direct=1 --ioengine=libaio \
+		--iodepth=16 --time_based --runtime=600 --thread
+	wait_until 30 requests_in_flight "$(part "$md" 1)"
+	stamp fill "$(part "$md" 2)" --seed 60 --length 8M
+	parameter take_timeout_ms $((3000 * ${BLKSNAP_SLOW:-1}))
+	session_make s "$(disk 2)" "$(part "$md" 2)"
+	takes s
+	stamp fill "$(part "$md" 2)" --seed 60 --length 8M --seq 2
+	stamp verify "$(image_of s s1)" --seed 60 --length 8M --seq 1
+	background_runs busy
+	background_kill busy
+	session_destroy s
+}
+
 # It splits in turn what has been split off.
 @test "take: writes of 4 MiB that a RAID 10 splits, twenty takes" {
 	local md name
@@ -431,6 +454,29 @@ takes_delayed() {
 		session_release s
 	done
 	background_stop upper lower
+	session_destroy s
+}
+
+@test "take: a disk that a program serves and the file system that holds its file, one instant" {
+	local upper lower
+	ext4_make "$(disk 3)" lower
+	lower=$DIR
+	truncate -s 16M "$lower/served"
+	nbd_make "$lower/served"
+	ext4_make "$NBD" upper
+	upper=$DIR
+	churn upper "$upper"
+	# in the wrong order
+	session_make s "$(disk 2)" "$(disk 3)" "$NBD"
+	for _ in 1 2 3; do
+		takes s
+		ext4_right "$(image_of s s2)"
+		ext4_right "$(image_of s s1)" lower-image
+		cmp /mnt/test-lower-image/served "$(image_of s s2)"
+		umount /mnt/test-lower-image
+		releases s
+	done
+	background_stop upper
 	session_destroy s
 }
 
@@ -589,7 +635,7 @@ xfs_make() {
 	modprobe dm-delay
 	# Only here, since udev reads elsewhere.
 	dm_make slow "0 2048 linear $dev 0
-		2048 128 delay $dev 2048 3000 $dev 2048 0
+		2048 128 delay $dev 2048 $((3000 * ${BLKSNAP_SLOW:-1})) $dev 2048 0
 		2176 63360 linear $dev 2176"
 	session_make one "$(disk 2)" "$slow"
 	session_make two "$(disk 4)" "$slow"
@@ -708,27 +754,31 @@ together() {
 	session_destroy s
 }
 
-@test "take: a chain of writes whose first link is prepared last is waited for, and not held" {
+@test "take: a chain of writes whose first links are prepared last is waited for, and not held" {
 	local dev start
 	dev=$(disk 1)
 	parameter take_timeout_ms 20000
-	delayed first "$dev" 128 0 0
-	dm_make chained < <(printf '%s\n' '0 128 linear /dev/mapper/first 0' "128 16256 linear $dev 128")
-	stamp fill /dev/mapper/chained --seed 60 --length 8M
+	# As many links as nobody looks across in one go, and some more.
+	delayed first "$dev" 40960 0 0
+	dm_make chained < <(printf '%s\n' '0 40960 linear /dev/mapper/first 0' "40960 8192 linear $dev 40960")
+	stamp fill /dev/mapper/chained --seed 60 --length 24M
 	session_of "$(disk 2)" /dev/mapper/chained
 	session_make other "$(disk 4)" /dev/mapper/chained
 	settle
 	start=$(sectors_written "$dev")
-	dm_switch first "0 128 delay $dev 0 8000 $dev 0 0"
+	# It would read what is slow now.
+	udev_away
+	DM_DISABLE_UDEV=1 dm_switch first "0 40960 delay $dev 0 8000 $dev 0 0"
 	background zero blkdiscard -f -z /dev/mapper/chained
 	wait_until 60 all_but_first "$dev" $((start + 8192))
 	background_runs zero
-	# The first one is still read; the others wait for it, and the take for them.
+	# The first ones are still read; the others wait for them, and the take for those.
 	takes other
 	[[ $(session_get other hold_us) -ge 300000 ]] || fail 'the take did not wait: nothing was shown'
 	background_end zero
-	dm_switch first "0 128 linear $dev 0"
-	cmp -n 8388608 "$(image_of other s1)" /dev/zero
+	DM_DISABLE_UDEV=1 dm_switch first "0 40960 linear $dev 0"
+	udev_back
+	cmp -n 25165824 "$(image_of other s1)" /dev/zero
 	session_destroy other
 	session_destroy s
 }
@@ -829,6 +879,24 @@ all_but_first() {
 	session_destroy s
 }
 
+@test "take: a loop device whose path leads to another file now is taken alone only (EINVAL)" {
+	ext4_make "$(disk 3)" fs 128M
+	mkdir "$DIR/below"
+	truncate -s 32M "$DIR/below/file"
+	LOOP=$(losetup -f --show "$DIR/below/file")
+	defer losetup -d "$LOOP"
+	session_make s "$(disk 2)" "$LOOP" "$(disk 3)"
+	takes s
+	releases s
+	mount -t tmpfs none "$DIR/below"
+	defer umount "$DIR/below"
+	truncate -s 32M "$DIR/below/file"
+	take_refused s EINVAL "$LOOP"
+	rmdir "$SESSIONS/s/s2"
+	takes s
+	session_destroy s
+}
+
 # --- file systems that are frozen ------------------------------------------------------------------------------------
 
 @test "take: a file system that is frozen already (EBUSY), and the other one is not left so (lesson 14)" {
@@ -893,6 +961,13 @@ not_active() {
 	background release put "$SESSIONS/s/active" 0
 	background thaw thaw_later 30 "$DIR"
 	wait_until 20 not_active s
+	# Who waits for it keeps nobody from anything, and can be killed.
+	background again put "$SESSIONS/s/active" 1
+	refuses EBUSY mkdir "$SESSIONS/s/more"
+	mkdir "$SESSIONS/third"
+	rmdir "$SESSIONS/third"
+	background_runs again || fail 'who takes it again did not wait: nothing was shown'
+	background_kill again
 	# Who has frozen it cannot thaw it before he has taken his own.
 	takes other
 	releases other

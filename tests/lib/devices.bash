@@ -57,7 +57,7 @@ dm_switch() {
 
 # requests_in_flight DEVICE
 requests_in_flight() {
-	awk '{ exit $9 == 0 }' "/sys/block/${1##*/}/stat"
+	awk '{ exit $9 == 0 }' "/sys/class/block/${1##*/}/stat"
 }
 
 # loop_make SIZE [LOSETUP-OPTION...]: a loop device on a file in memory; its path in LOOP.
@@ -93,6 +93,21 @@ zram_make() {
 	echo "$1" >"/sys/block/${ZRAM#/dev/}/disksize"
 	defer sh -c 'echo 1 >/sys/block/zram0/reset'
 	settle
+}
+
+# nbd_make FILE [QEMU-NBD-OPTION...]: a disk that a program serves from that file or device; its path in NBD.
+nbd_make() {
+	modprobe -q nbd nbds_max=1 || skip 'this kernel has no nbd'
+	defer wait_until 10 modprobe -r nbd
+	NBD=/dev/nbd0
+	qemu-nbd --connect="$NBD" --format=raw "${@:2}" "$1" 3>&- || return
+	defer qemu-nbd --disconnect "$NBD"
+	wait_until 10 has_sectors "$NBD"
+	settle
+}
+
+has_sectors() {
+	[[ $(blockdev --getsz "$1") -gt 0 ]]
 }
 
 # lv_make DISKS SIZE [LVCREATE-OPTION...]: a logical volume on a volume group of its own, of these disks, in one word; its
