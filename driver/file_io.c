@@ -151,7 +151,8 @@ int file_io_init(struct file_io *io, const char *name)
 	bio_list_init(&io->bios);
 	INIT_WORK(&io->work, file_io_work);
 	io->wq = alloc_workqueue("blksnap_file_%s",
-				 WQ_UNBOUND | WQ_MEM_RECLAIM, 1, name);
+				 WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 1,
+				 name);
 	return io->wq ? 0 : -ENOMEM;
 }
 

@@ -44,15 +44,14 @@
 #include <linux/math64.h>
 #include <linux/mempool.h>
 #include <linux/module.h>
-#include <linux/part_stat.h>
 #include <linux/percpu.h>
 #include <linux/percpu-refcount.h>
 #include <linux/rculist.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
-#include <linux/xarray.h>
 
 #include "compat/disk.h"
+#include "accounted.h"
 #include "chained.h"
 #include "filter.h"
 #include "gate.h"
@@ -717,39 +716,17 @@ void gate_open(struct gate *gate)
 	mutex_unlock(&gates_mutex);
 }
 
-/* Under rcu_read_lock(). */
-static bool gate_watches(struct gate *gate, struct block_device *part)
+/*
+ * What nobody watches goes on also while the gate is closed. Under
+ * rcu_read_lock().
+ */
+static bool gate_watches(void *gate, struct block_device *part)
 {
 	sector_t first = part->bd_start_sect;
 
 	return bdev_nr_sectors(part) &&
 	       gate_first_watcher(gate, first,
 				  first + bdev_nr_sectors(part) - 1);
-}
-
-/*
- * Writes that the driver of a bio-based disk has accounted and not ended. Those
- * to a partition are accounted with the partition alone, and those that nobody
- * watches go on also while the gate is closed.
- */
-static unsigned long gate_accounted(struct gate *gate)
-{
-	struct block_device *part;
-	unsigned long sum = 0;
-	unsigned long index;
-	int cpu;
-
-	rcu_read_lock();
-	/* The whole disk is the one with index 0. */
-	xa_for_each(&gate->disk->part_tbl, index, part) {
-		if (!gate_watches(gate, part))
-			continue;
-		for_each_possible_cpu(cpu)
-			sum += part_stat_local_read_cpu(part, in_flight[WRITE],
-							cpu);
-	}
-	rcu_read_unlock();
-	return sum;
 }
 
 /*
@@ -763,14 +740,14 @@ static int gate_drain_uncounted(struct gate *gate, unsigned long deadline)
 {
 	long left = max_t(long, deadline - jiffies, 1);
 	int watched = atomic_read(&gate->nr_watched);
-	unsigned long nr;
+	bool ended;
 	int ret;
 
 	if (queue_is_mq(gate->disk->queue) || gate->drained_of == watched)
 		return 0;
-	ret = read_poll_timeout(gate_accounted, nr, !nr, GATE_POLL_US,
+	ret = read_poll_timeout(accounted_all_ended, ended, ended, GATE_POLL_US,
 				div_u64(jiffies64_to_nsecs(left), NSEC_PER_USEC),
-				false, gate);
+				false, gate->disk, gate_watches, gate);
 	if (!ret)
 		gate->drained_of = watched;
 	return ret;

@@ -372,14 +372,15 @@ int snapshot_set_device(struct snapshot *snapshot, const char *path)
 	ret = session_look_idle(session, &snapshot->error, snapshot->label);
 	if (!ret)
 		ret = snapshot_resolve(snapshot, path, &dev);
+	/* Without the mutex: to open a disk that hangs takes long. */
+	if (!ret)
+		ret = snapshot_try_device(snapshot, dev);
 	if (ret)
 		return ret;
 	mutex_lock(&session->mutex);
 	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
 	if (!ret)
 		ret = __snapshot_refuse_twin(snapshot, dev);
-	if (!ret)
-		ret = snapshot_try_device(snapshot, dev);
 	if (!ret)
 		ret = value_keep(&snapshot->device, path, "device",
 				 &snapshot->error, snapshot->label);

@@ -395,9 +395,10 @@ static int take_setup_snapshots(struct session *session)
 	struct snapshot *snapshot;
 	int ret;
 
+	/* What frees memory must not wait for the gates' workers, who need it. */
 	session->wq = alloc_workqueue("blksnap_store_%s",
-				      WQ_UNBOUND | WQ_MEM_RECLAIM, 0,
-				      session->name);
+				      WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
+				      0, session->name);
 	if (!session->wq)
 		return take_error(session, -ENOMEM, "no memory for a workqueue");
 	list_for_each_entry(snapshot, &session->snapshots, node) {

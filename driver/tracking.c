@@ -372,8 +372,6 @@ static int __tracking_set_device(struct tracking *tracking, const char *path,
 	if (!ret)
 		ret = __tracking_refuse_twin(tracking, dev);
 	if (!ret)
-		ret = tracking_try_device(tracking, dev);
-	if (!ret)
 		ret = value_keep(&tracking->device, path, "device",
 				 &tracking->error, tracking->name);
 	if (!ret)
@@ -381,7 +379,10 @@ static int __tracking_set_device(struct tracking *tracking, const char *path,
 	return ret;
 }
 
-/* A path is looked up without the mutex, as in session_look_idle(). */
+/*
+ * A path is looked up without the mutex, as in session_look_idle(), and the device
+ * opened, which takes long where it hangs.
+ */
 int tracking_set_device(struct tracking *tracking, const char *path)
 {
 	dev_t dev;
@@ -396,6 +397,9 @@ int tracking_set_device(struct tracking *tracking, const char *path)
 	if (ret)
 		return origin_refuse_path(path, ret, &tracking->error,
 					  tracking->name);
+	ret = tracking_try_device(tracking, dev);
+	if (ret)
+		return ret;
 	mutex_lock(&trackings_mutex);
 	ret = __tracking_set_device(tracking, path, dev);
 	mutex_unlock(&trackings_mutex);
