@@ -30,9 +30,10 @@ BAD_LOG+='|scheduling while atomic|bad unlock balance|freeing active|stack-prote
 # What only a debug kernel says: slub, debugobjects, kmemleak, and lockdep when it gives up.
 BAD_LOG+='|BUG [^ ]+ \(|ODEBUG|kmemleak: |turning off the locking correctness|non-static key|Busy inodes'
 
-# bats notes where it is before every command, which takes far longer than the command on an emulated CPU: not in here.
-# A failure in a helper is shown as one of the test's line that called it.
-BATS_DEBUG_EXCLUDE_PATHS+=("${BASH_SOURCE[0]%/*}")
+# bats notes where it is before every command, which takes far longer than the command on an emulated CPU: not in here
+# (common_trace). A failure in a helper is shown as one of the test's line that called it.
+COMMON_DIR=${BASH_SOURCE[0]%/*}
+BATS_DEBUG_EXCLUDE_PATHS+=("$COMMON_DIR")
 
 declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
 # What is put behind the name of a disk, where a suite takes a partition for it; and what session_make is to set with the
@@ -295,8 +296,15 @@ common_untraced() {
 	return "$status"
 }
 
+# common_trace: bats is not asked any more whether it wants to note where it is in here, either.
+common_trace() {
+	# shellcheck disable=SC2016 # they are of the time when it runs
+	trap '[[ $BASH_SOURCE == "$COMMON_DIR"* ]] || bats_debug_trap "$BASH_SOURCE"' DEBUG
+}
+
 # common_setup [PARAMETER=VALUE...]: loads the module, with these parameters.
 common_setup() {
+	common_trace
 	common_untraced common_begin
 	[[ ${BLKSNAP_UNTIL:-0} -eq 0 || $EPOCHSECONDS -lt $BLKSNAP_UNTIL ]] || skip 'no time was left for it'
 	common_untraced module_load "$@"
