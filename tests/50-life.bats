@@ -331,17 +331,16 @@ ten_writes() {
 	load_end
 }
 
-# busy_session: a session "s" of two directories, and a device that takes a while to be opened ($SCSI): who writes it to an
-# attribute has the session to himself meanwhile.
-busy_session() {
-	local delay=/sys/bus/pseudo/drivers/scsi_debug/delay
+# slow_disk_make: a disk, in SCSI, that can take long to be opened (slow_down).
+slow_disk_make() {
 	scsi_debug_make dev_size_mb=8 removable=1
 	# Refused while a command is under way, as of who looks at the disk since it was closed.
-	defer wait_until 60 sh -c "echo 0 2>/dev/null >$delay"
-	# In ticks, for each of some commands.
-	echo $((500 * ${BLKSNAP_SLOW:-1})) >"$delay"
-	session_make s "$(disk 2)" "$(disk 1)"
-	mkdir "$SESSIONS/s/s2"
+	defer wait_until 60 sh -c 'echo 0 2>/dev/null >/sys/bus/pseudo/drivers/scsi_debug/delay'
+}
+
+# slow_down: in ticks, for each of some commands.
+slow_down() {
+	wait_until 10 sh -c "echo $((500 * ${BLKSNAP_SLOW:-1})) 2>/dev/null >/sys/bus/pseudo/drivers/scsi_debug/delay"
 }
 
 # waits_in_background COMMAND...: its PID is added to WAITING.
@@ -351,33 +350,50 @@ waits_in_background() {
 	wait_until 5 hangs "$BACKGROUND" || fail "it does not wait: $*"
 }
 
+# Who makes a directory in configfs has its mutex, and waits here for whoever enables a tracker.
 @test "life: a directory is removed while its session waits to be taken (ENOENT)" {
 	local code=0 WAITING=()
-	busy_session
-	waits_in_background put "$SESSIONS/s/s1/device" "$SCSI"
+	slow_disk_make
+	mkdir "$TRACKERS/t"
+	put "$TRACKERS/t/device" "$SCSI"
+	session_make s "$(disk 2)" "$(disk 1)"
+	mkdir "$SESSIONS/s/s2"
+	slow_down
+	waits_in_background put "$TRACKERS/t/enabled" 1
+	waits_in_background mkdir "$TRACKERS/u"
 	waits_in_background put "$SESSIONS/s/active" 1
 	waits_in_background rmdir "$SESSIONS/s/s2"
-	hangs "${WAITING[0]}" || fail 'the session was not busy any more: nothing was shown'
-	wait "${WAITING[0]}"
-	wait "${WAITING[1]}" || code=$?
+	hangs "${WAITING[0]}" || fail 'the tracker was enabled already: nothing was shown'
+	wait "${WAITING[0]}" "${WAITING[1]}"
+	wait "${WAITING[2]}" || code=$?
 	[[ $code -ne 0 && $(session_get s error) == 'ENOENT: '* ]]
-	wait "${WAITING[2]}"
+	wait "${WAITING[3]}"
+	rmdir "$TRACKERS/u"
+	tracker_destroy t
 	session_destroy s
 }
 
-@test "life: a path that leads into a session's directory, while another directory is made there" {
+@test "life: a path that leads into a session's directory, while that is being taken" {
 	local code=0 WAITING=()
-	busy_session
-	waits_in_background put "$SESSIONS/s/s1/device" "$SCSI"
+	slow_disk_make
+	# Refused, but not before all of them have been opened.
+	session_make s "$(disk 2)" "$SCSI" "$(disk 2)"
+	slow_down
+	waits_in_background put "$SESSIONS/s/active" 1
 	cd "$SESSIONS/s"
 	waits_in_background put s1/device missing
 	cd /
-	waits_in_background mkdir "$SESSIONS/s/s3"
-	hangs "${WAITING[0]}" || fail 'the session was not busy any more: nothing was shown'
-	wait "${WAITING[0]}"
+	# Whoever makes a directory does not wait, here and elsewhere.
+	refuses EBUSY mkdir "$SESSIONS/s/s3"
+	mkdir "$SESSIONS/t"
+	rmdir "$SESSIONS/t"
+	hangs "${WAITING[0]}" || fail 'the take was over already: nothing was shown'
+	wait "${WAITING[0]}" || code=$?
+	[[ $code -ne 0 ]]
+	code=0
 	wait "${WAITING[1]}" || code=$?
 	[[ $code -ne 0 && $(session_get s s1/error) == 'ENOENT: '* ]]
-	wait "${WAITING[2]}"
+	mkdir "$SESSIONS/s/s3"
 	rmdir "$SESSIONS/s/s3"
 	session_destroy s
 }
