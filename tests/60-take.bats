@@ -431,6 +431,18 @@ takes_delayed() {
 
 # --- origins upon origins --------------------------------------------------------------------------------------------
 
+# takes_agree FILE: three takes of the session s, the first origin of which has this file, and the second one is its device.
+takes_agree() {
+	for _ in 1 2 3; do
+		session_take s || return
+		ext4_right "$(image_of s s2)" || return
+		ext4_right "$(image_of s s1)" lower-image || return
+		cmp "/mnt/test-lower-image/$1" "$(image_of s s2)" || return
+		umount /mnt/test-lower-image || return
+		session_release s || return
+	done
+}
+
 @test "take: a loop device and the volume that holds its file, one instant" {
 	local upper lower
 	lv_make "$(disk 3)" 32M
@@ -445,14 +457,7 @@ takes_delayed() {
 	churn upper "$upper"
 	# in the wrong order
 	session_make s "$(disk 2)" "$LV" "$LOOP"
-	for _ in 1 2 3; do
-		session_take s
-		ext4_right "$(image_of s s2)"
-		ext4_right "$(image_of s s1)" lower-image
-		cmp /mnt/test-lower-image/loop "$(image_of s s2)"
-		umount /mnt/test-lower-image
-		session_release s
-	done
+	takes_agree loop
 	background_stop upper lower
 	session_destroy s
 }
@@ -468,14 +473,7 @@ takes_delayed() {
 	churn upper "$upper"
 	# in the wrong order
 	session_make s "$(disk 2)" "$(disk 3)" "$NBD"
-	for _ in 1 2 3; do
-		takes s
-		ext4_right "$(image_of s s2)"
-		ext4_right "$(image_of s s1)" lower-image
-		cmp /mnt/test-lower-image/served "$(image_of s s2)"
-		umount /mnt/test-lower-image
-		releases s
-	done
+	takes_agree served
 	background_stop upper
 	session_destroy s
 }
