@@ -29,8 +29,14 @@ model_devices() {
 }
 
 @test "model: random operations are answered as the model answers them" {
+	local seed=${BLKSNAP_SEED:-1} said=$BATS_TEST_TMPDIR/said
+	# A run that is to find something new.
+	[[ ${BLKSNAP_SCALE:-1} -eq 1 || -n ${BLKSNAP_SEED:-} ]] || seed=$RANDOM
+	echo "BLKSNAP_SEED=$seed"
 	model_devices
-	"$MODEL/run" random "${BLKSNAP_SEED:-1}" "$(scaled 1500)" "$(scaled 100)"
+	"$MODEL/run" random "$seed" "$(scaled 1500)" $(($(scaled 100) * ${BLKSNAP_SLOW:-1})) >"$said" || fail "$(cat "$said")"
+	cat "$said"
+	[[ $(sed -n 's/^operations=\([0-9]*\).*/\1/p' "$said") -ge $(scaled 300) ]]
 	settle
 }
 

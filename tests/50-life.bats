@@ -43,10 +43,10 @@ life() {
 	put "$SESSIONS/s/active" 0 && rmdir "$SESSIONS/s/s1" "$SESSIONS/s" && module_unload
 }
 
-@test "life: twenty times loaded, taken, released, unloaded, under load" {
+@test "life: fifty times loaded, taken, released, unloaded, under load" {
 	local round
 	load_on "$(disk 1)"
-	for round in $(seq "$(rounds 20)"); do
+	for round in $(seq "$(rounds 50)"); do
 		common_untraced life "$round" "$(disk 1)" "$(disk 2)"
 	done
 	load_end
@@ -398,13 +398,16 @@ waits_in_background() {
 	session_destroy s
 }
 
-# administer NAME SECONDS DIFF DEVICE...: as cycle, but it may be killed anywhere, and begins with what was left then.
+# administer NAME DIFF DEVICE...: as cycle, until it is killed, anywhere, and begins with what was left then.
 administer() {
-	local name=$1 end=$((SECONDS + $2)) diff=$3
-	shift 3
-	while [[ $SECONDS -lt $end ]]; do
+	local name=$1 diff=$2
+	shift 2
+	while :; do
 		[[ ! -d $SESSIONS/$name ]] || unmake "$name" || return
 		session_make "$name" "$diff" "$@" || return
+		# A disk is as large as it is.
+		[[ -b $diff ]] || { put "$SESSIONS/$name/diff_limit" 64M && put "$SESSIONS/$name/diff_low" 4M; } || return
+		echo taking
 		put "$SESSIONS/$name/active" 1 || fail "$(cat "$SESSIONS/$name/error")" || return
 		echo taken
 		dd if="$(image_of "$name" s1)" of=/dev/null bs=64K count=4 iflag=direct status=none || return
@@ -430,56 +433,167 @@ all_have_taken() {
 pester() {
 	while :; do
 		! rmmod blksnap || echo 'the module went'
-		grep -r . "$CONFIG" /sys/block/blksnap*/blksnap >/dev/null || true
+		grep -ar . "$CONFIG" /sys/block/blksnap*/blksnap /sys/block/blksnap*/cbt >/dev/null || true
 		udevadm trigger --subsystem-match=block --action=change
 	done 2>/dev/null
 }
 
+# track DEVICE: its changes, again and again. Only the kill ends it.
+track() {
+	while :; do
+		[[ ! -d $TRACKERS/t ]] || tracker_destroy t || return
+		tracker_make t "$1" || return
+		sleep 0.5
+	done
+}
+
+# write_files DIRECTORY: overwrites the same few, and has them stored. Only the kill ends it.
+write_files() {
+	local n
+	while :; do
+		for n in 0 1 2 3 4 5; do
+			dd if=/dev/urandom of="$1/file$n" bs=64K count=8 conv=fsync,notrunc status=none || return
+		done
+	done
+}
+
+# administrator N: a new one, whose PID is in ADMINISTRATORS. Each has another kind of storage: a disk, a file that grows, one on the
+# origin's own file system, and one without a name in memory.
+administrator() {
+	local diffs=(/dev/mapper/store /mnt/test-diff/diff /mnt/test-own/diff /mnt/test-memory)
+	local origins=("$(disk 1)" "$(disk 1) $(disk 3)" "$(disk 7) $(disk 5)" "$(part "$(disk 5)" 1) $(disk 3)")
+	# shellcheck disable=SC2086 # two words
+	background administer "p$1" "${diffs[$1]}" ${origins[$1]} >>"$BATS_TEST_TMPDIR/takes.$1" 2>&1
+	ADMINISTRATORS[$1]=$BACKGROUND
+}
+
+# still_there PID WHAT OUTPUT
+still_there() {
+	kill -0 "$1" || fail "$2 has ended: $(tail -n 5 "$3")"
+}
+
 @test "life: administrators are killed anywhere, in the middle of a take as well; images stay right (I2, I7)" {
-	local n pid pids=() seconds origins=() stormer pester killed=0
-	seconds=$(($(rounds 45) * ${BLKSNAP_SLOW:-1}))
+	local n pid end stormer others=() killed=0 in_take=0 ADMINISTRATORS=() out=$BATS_TEST_TMPDIR
+	end=$(($(rounds 45) * ${BLKSNAP_SLOW:-1}))
 	partition "$(disk 5)" 64M 64M
 	filled "$(disk 1)" --length 16M
 	session_of "$(disk 4)" "$(disk 1)"
-	for n in 0 1 2 3; do
-		dm_linear "store$n" "$(disk 2)" 131072 $((n * 131072))
+	dm_linear store "$(disk 2)" 131072
+	for n in 3:origin 7:own 8:diff; do
+		mkfs.ext4 -q "$(disk "${n%:*}")"
+		mount_test "$(disk "${n%:*}")" "${n#*:}"
 	done
-	origins=("$(disk 1)" "$(disk 1) $(disk 3)" "$(disk 5) $(disk 1)" "$(part "$(disk 5)" 1) $(disk 3)")
+	mkdir -p /mnt/test-memory
+	mount -t tmpfs -o size=256M memory /mnt/test-memory
 	background stamp storm "$(disk 1)" "$(image_of s s1)" --seed "$SEED" --taken-seq 1 --length 16M --readers 2 --writers 2 \
-		--seconds $((seconds + 10)) >"$BATS_TEST_TMPDIR/storm" 2>&1
+		--seconds $((end + 10)) >"$out/storm" 2>&1
 	stormer=$BACKGROUND
-	background pester >"$BATS_TEST_TMPDIR/pester"
-	pester=$BACKGROUND
+	background pester >"$out/pester"
+	others+=("$BACKGROUND")
+	background track "$(disk 3)" >"$out/track" 2>&1
+	others+=("$BACKGROUND")
+	background write_files /mnt/test-origin >"$out/files" 2>&1
+	others+=("$BACKGROUND")
 	for n in 0 1 2 3; do
-		# shellcheck disable=SC2086 # two words
-		background administer "p$n" 100000 "/dev/mapper/store$n" ${origins[n]} >>"$BATS_TEST_TMPDIR/takes.$n" 2>&1
-		pids+=("$BACKGROUND")
+		administrator "$n"
 	done
-	seconds=$((SECONDS + seconds))
-	while [[ $SECONDS -lt $seconds ]]; do
+	end=$((SECONDS + end))
+	while [[ $SECONDS -lt $end || $in_take -lt 2 ]]; do
+		[[ $killed -lt 1000 ]] || fail "only $in_take of $killed were killed in a take"
 		sleep "$((RANDOM % 2)).$((RANDOM % 10))"
 		n=$((RANDOM % 4))
-		kill -0 "${pids[n]}" || fail "administrator $n has ended: $(tail -n 5 "$BATS_TEST_TMPDIR/takes.$n")"
-		kill_all "${pids[n]}"
+		still_there "${ADMINISTRATORS[n]}" "administrator $n" "$out/takes.$n"
+		kill_all "${ADMINISTRATORS[n]}"
 		killed=$((killed + 1))
-		# shellcheck disable=SC2086 # two words
-		background administer "p$n" 100000 "/dev/mapper/store$n" ${origins[n]} >>"$BATS_TEST_TMPDIR/takes.$n" 2>&1
-		pids[n]=$BACKGROUND
+		[[ $(tail -n 1 "$out/takes.$n") != taking ]] || in_take=$((in_take + 1))
+		administrator "$n"
 	done
-	wait_until 60 all_have_taken 2 || fail "$(tail -n 5 "$BATS_TEST_TMPDIR"/takes.*)"
-	for pid in "${pids[@]}" "$pester"; do
+	wait_until 60 all_have_taken 2 || fail "$(tail -n 5 "$out"/takes.*)"
+	still_there "${others[1]}" 'who tracks' "$out/track"
+	still_there "${others[2]}" 'who writes files' "$out/files"
+	for pid in "${ADMINISTRATORS[@]}" "${others[@]}"; do
 		kill_all "$pid"
 	done
-	wait "$stormer" || fail "$(cat "$BATS_TEST_TMPDIR/storm")"
-	[[ ! -s $BATS_TEST_TMPDIR/pester ]] || fail "$(cat "$BATS_TEST_TMPDIR/pester")"
+	wait "$stormer" || fail "$(cat "$out/storm")"
+	[[ ! -s $out/pester ]] || fail "$(cat "$out/pester")"
 	for n in 0 1 2 3; do
 		[[ ! -d $SESSIONS/p$n ]] || unmake "p$n"
 	done
-	printf '# %s: %d killed, takes: %s\n' "$BATS_TEST_DESCRIPTION" "$killed" \
-		"$(grep -hc '^taken$' "$BATS_TEST_TMPDIR"/takes.* | paste -sd' ')" >&3
+	[[ ! -d $TRACKERS/t ]] || tracker_destroy t
+	printf '# %s: %d killed, %d of them in a take; takes: %s\n' "$BATS_TEST_DESCRIPTION" "$killed" "$in_take" \
+		"$(grep -hc '^taken$' "$out"/takes.* | paste -sd' ')" >&3
 	sync "$(disk 1)"
 	image_is "$(image_of s s1)" --length 16M
 	session_destroy s
+	# Not frozen, whole, and without what is not theirs.
+	[[ ! -e /mnt/test-own/diff && ! -e /mnt/test-diff/diff ]]
+	for n in 3:origin 7:own 8:diff; do
+		umount "/mnt/test-${n#*:}"
+		e2fsck -fn "$(disk "${n%:*}")"
+	done
 	module_unload
 	module_load
+}
+
+# come_and_go NAME DIFF DEVICE: makes, takes, reads, releases and destroys, until the file `over` is there. Only a session's directory
+# may fail to be made, where there is no module; whoever has one has the module.
+come_and_go() {
+	local name=$1 diff=$2 device=$3
+	while [[ ! -e $BATS_TEST_TMPDIR/over ]]; do
+		mkdir "$SESSIONS/$name" 2>/dev/null || continue
+		put "$SESSIONS/$name/diff_file" "$diff" && mkdir "$SESSIONS/$name/s1" && put "$SESSIONS/$name/s1/device" "$device" &&
+			put "$SESSIONS/$name/active" 1 || return
+		dd if="$(image_of "$name" s1)" of=/dev/null bs=64K count=4 iflag=direct status=none || return
+		unmake "$name" || return
+		echo finished
+	done
+}
+
+# remove_and_load: the module, whenever it can be. Only the kill ends it.
+remove_and_load() {
+	while :; do
+		rmmod blksnap 2>/dev/null || continue
+		echo gone
+		insmod "$KO" || return
+	done
+}
+
+@test "life: the module goes between any two sessions, while sessions are made and all is read, and never under one (I7)" {
+	local n pids=() remover reader out=$BATS_TEST_TMPDIR
+	load_on "$(disk 1)"
+	dm_linear store0 "$(disk 2)" 131072
+	dm_linear store1 "$(disk 2)" 131072 131072
+	for n in 0 1; do
+		background come_and_go "p$n" "/dev/mapper/store$n" "$(disk $((1 + 2 * n)))" >"$out/done.$n" 2>&1
+		pids+=("$BACKGROUND")
+	done
+	# shellcheck disable=SC2016 # the inner shell expands it
+	background sh -c 'while :; do grep -ar . "$0" /sys/module/blksnap /sys/block/blksnap*/blksnap; done' "$CONFIG" >/dev/null 2>&1
+	reader=$BACKGROUND
+	background remove_and_load >"$out/gone" 2>&1
+	remover=$BACKGROUND
+	sleep $(($(rounds 30) * ${BLKSNAP_SLOW:-1}))
+	wait_until 60 have_said 5 "^finished$" "$out/done.0" "$out/done.1"
+	wait_until 60 have_said 3 '^gone$' "$out/gone"
+	touch "$out/over"
+	for n in 0 1; do
+		wait "${pids[n]}" || fail "$(tail -n 3 "$out/done.$n")"
+	done
+	still_there "$remover" 'who loads it' "$out/gone"
+	kill_all "$remover"
+	kill_all "$reader"
+	! grep -v '^gone$' "$out/gone" || fail 'it could not be loaded'
+	load_end
+	module_loaded || module_load
+	printf '# %s: %d times, %s sessions\n' "$BATS_TEST_DESCRIPTION" "$(grep -c gone "$out/gone")" \
+		"$(cat "$out"/done.* | grep -c finished)" >&3
+}
+
+# have_said COUNT REGEX FILE...: each of them so often.
+have_said() {
+	local count=$1 regex=$2 file
+	shift 2
+	for file; do
+		[[ $(grep -c -- "$regex" "$file") -ge $count ]] || return
+	done
 }

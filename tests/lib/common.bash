@@ -21,18 +21,11 @@ TRACKERS=$CONFIG/trackers
 MEMORY_LIMIT=/sys/module/blksnap/parameters/memory_limit
 TRACING=/sys/kernel/tracing
 
-# What the kernel's log must not have in it. A word of it may be allowed by expect_log.
-BAD_LOG='WARNING:|BUG:|Oops|[Cc]all [Tt]race|cut here|lockdep([^_]|$)|possible (circular|recursive)|inconsistent lock state'
-BAD_LOG+='|hung task|blocked for more than|general protection|refcount_t|KASAN|UBSAN|KFENCE|unable to handle'
-BAD_LOG+='|suspicious RCU|rcu.*(stall|detected)|soft lockup|hard LOCKUP|list_(add|del) corruption|Bad page'
-BAD_LOG+='|kmem_cache_destroy|Objects remaining|sysfs: cannot create|duplicate filename|sleeping function'
-BAD_LOG+='|scheduling while atomic|bad unlock balance|freeing active|stack-protector|NULL pointer'
-# What only a debug kernel says: slub, debugobjects, kmemleak, and lockdep when it gives up.
-BAD_LOG+='|BUG [^ ]+ \(|ODEBUG|kmemleak: |turning off the locking correctness|non-static key|Busy inodes'
-
 # bats notes where it is before every command, which takes far longer than the command on an emulated CPU: not in here
 # (common_trace). A failure in a helper is shown as one of the test's line that called it.
 COMMON_DIR=${BASH_SOURCE[0]%/*}
+# shellcheck source=tests/lib/log.bash
+. "$COMMON_DIR/log.bash"
 BATS_DEBUG_EXCLUDE_PATHS+=("$COMMON_DIR")
 
 declare -a COMMON_EXPECTED=() COMMON_DEFERRED=()
@@ -178,12 +171,15 @@ common_blank_disks() {
 
 # --- the kernel's log ------------------------------------------------------------------------------------------------
 
-# Marks where the log of this test begins. What came before is not shown any more: the log is read often.
+# Marks where the log of this test begins. What came before is not shown any more: the log is read often. Fails if it has anything
+# bad that no test has looked at.
 common_log_begin() {
-	dmesg --clear
+	local unseen
+	unseen=$(log_unseen "$(dmesg --notime --read-clear)")
 	COMMON_EXPECTED=()
 	COMMON_BEGIN="blksnap-test: begin $BASHPID.$RANDOM $BATS_TEST_NUMBER ${BATS_TEST_DESCRIPTION:-}"
 	printf '<6>%s\n' "$COMMON_BEGIN" >/dev/kmsg
+	[[ -z $unseen ]] || fail "bad in the kernel log, before this test: $unseen"
 }
 
 # log_since: prints the kernel's log since the test began.
@@ -444,6 +440,8 @@ common_end() {
 	# They lie in memory, and bats keeps them until its last test.
 	! compgen -G "$BATS_TEST_TMPDIR/*" >/dev/null || rm -rf --one-file-system "${BATS_TEST_TMPDIR:?}"/* || bad=1
 	common_blank_disks || bad=1
+	# What comes from here on somebody else looks at as well.
+	printf '<6>%s\n' "$LOG_LOOKED" >/dev/kmsg
 	common_log_check || bad=1
 	return "$bad"
 }
