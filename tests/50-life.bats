@@ -546,6 +546,8 @@ come_and_go() {
 		dd if="$(image_of "$name" s1)" of=/dev/null bs=64K count=4 iflag=direct status=none || return
 		unmake "$name" || return
 		echo finished
+		# Who always has one leaves no moment for it.
+		sleep "$((RANDOM % 2)).$((RANDOM % 10))"
 	done
 }
 
@@ -568,7 +570,7 @@ remove_and_load() {
 		pids+=("$BACKGROUND")
 	done
 	# shellcheck disable=SC2016 # the inner shell expands it
-	background sh -c 'while :; do grep -ar . "$0" /sys/module/blksnap /sys/block/blksnap*/blksnap; done' "$CONFIG" >/dev/null 2>&1
+	background sh -c 'while :; do grep -ar . "$0" /sys/module/blksnap /sys/block/blksnap*/blksnap; sleep 0.1; done' "$CONFIG" >/dev/null 2>&1
 	reader=$BACKGROUND
 	background remove_and_load >"$out/gone" 2>&1
 	remover=$BACKGROUND
