@@ -658,7 +658,7 @@ md_stop() {
 		session_take s
 		after=$((10#$(<"$log")))
 		wait_until 20 log_reaches "$log" $((after + 20))
-		end_background
+		stop_background
 		stamp order-check "$(image_of s s2)" "$(image_of s s3)" "$(image_of s s1)" --seed "$SEED" --length 4M \
 			--min "$before" --max $((after + 1))
 		start=$((10#$(<"$log") + 1))

@@ -785,7 +785,7 @@ overlapping() {
 	stamp fill "$dev" --seed 5 >/dev/null
 	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 4 --align 4K --min-size 4K --max-size 4K
 	overlapping "$dev" 40
-	end_background
+	stop_background
 	[[ $REPORTED -gt 400 ]] || fail "only $REPORTED blocks were written"
 	tracker_destroy t
 }
@@ -795,9 +795,10 @@ overlapping() {
 	dm_make origin "0 $((32 << 11)) delay $(disk 1) 0 0 $(disk 1) 0 20"
 	dev=/dev/mapper/origin
 	tracker_make t "$dev" 4K
+	stamp fill "$dev" --seed 5 >/dev/null
 	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 6 --mode mix --max-size 8K
 	overlapping "$dev" 15
-	end_background
+	stop_background
 	[[ $REPORTED -gt 50 ]] || fail "only $REPORTED blocks were written"
 	tracker_destroy t
 }
@@ -807,11 +808,12 @@ overlapping() {
 	dm_linear origin "$(disk 1)" $((32 << 11))
 	dev=/dev/mapper/origin
 	tracker_make t "$dev" 4K
+	stamp fill "$dev" --seed 5 >/dev/null
 	throttle "$dev" 1048576
 	background in_throttle \
 		stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 32 --align 4K --min-size 4K --max-size 4K
 	overlapping "$dev" 12
-	end_background
+	stop_background
 	[[ $REPORTED -gt 100 ]] || fail "only $REPORTED blocks were written"
 	tracker_destroy t
 }
@@ -823,6 +825,7 @@ overlapping() {
 	tracker_make t "$dev" 4K
 	session_make a "$(disk 2)" "$dev"
 	session_make b "$(disk 4)" "$dev"
+	stamp fill "$dev" --seed 5 >/dev/null
 	# At full speed in one half, and waiting in a throttle in the other.
 	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 2 --mode mix --max-size 8K --length 2M
 	fast=$BACKGROUND
@@ -845,7 +848,7 @@ overlapping() {
 	[[ $near -gt 100 && $far -gt 20 ]] || fail "$near and $far blocks have changed"
 	session_destroy a
 	session_destroy b
-	end_background "$fast"
-	end_background
+	stop_background "$fast"
+	stop_background
 	tracker_destroy t
 }

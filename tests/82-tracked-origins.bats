@@ -102,14 +102,18 @@ medium_is_another() {
 	tracker_destroy t
 }
 
-@test "tracking: lvremove goes on (I7)" {
+@test "tracking: lvremove goes on, after a session as well (I7)" {
 	vgcreate -qq -y testvg "$(disk 3)"
 	lvcreate -qq -y -n lv -L 64M testvg
 	tracker_make t /dev/testvg/lv
 	session_of "$(disk 2)" /dev/testvg/lv
-	session_destroy s
+	written /dev/testvg/lv 1M 65536
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 0 ]]
+	session_release s
 	lvremove -qq -y testvg/lv
 	lost t
+	[[ $(session_get s state) == configured ]]
+	session_destroy s
 	tracker_destroy t
 	vgremove -qq -y testvg
 	pvremove -qq -y "$(disk 3)"
@@ -140,7 +144,7 @@ medium_is_another() {
 	pvremove -qq -y "$(disk 3)"
 }
 
-@test "tracking: mdadm --stop goes on, and the array can be assembled again (I7)" {
+@test "tracking: mdadm --stop goes on, after a session as well, and the array can be assembled again (I7)" {
 	mdadm --create /dev/md77 -q -R -l0 -n2 "$(disk 3)" "$(disk 4)" 2>/dev/null
 	settle
 	tracker_make t /dev/md77
@@ -151,7 +155,15 @@ medium_is_another() {
 	settle
 	tracker_destroy t
 	tracker_make t /dev/md77
+	# Nor is there anything left of a session.
+	session_of "$(disk 2)" /dev/md77
+	written /dev/md77 1M 65536
+	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 0 ]]
+	session_release s
 	mdadm -q --stop /dev/md77
+	lost t
+	[[ $(session_get s state) == configured ]]
+	session_destroy s
 	tracker_destroy t
 	mdadm -q --zero-superblock "$(disk 3)" "$(disk 4)"
 }
@@ -261,7 +273,8 @@ resized() {
 @test "tracking: trackers that come and go while there are writers and sessions" {
 	local dev
 	dev=$(disk 5)
-	background stamp storm "$dev" - --seed 5 --taken-seq 1 --seconds 600 --writers 2 --max-size 16K
+	stamp fill "$dev" --seed 5 --length 16M >/dev/null
+	background stamp storm "$dev" - --seed 5 --taken-seq 1 --length 16M --seconds 600 --writers 2 --max-size 16K
 	session_make s "$(disk 2)" "$dev"
 	for _ in {1..8}; do
 		tracker_make t "$dev"
@@ -271,5 +284,5 @@ resized() {
 		unsnap s
 	done
 	session_destroy s
-	end_background
+	stop_background
 }

@@ -155,10 +155,19 @@ background() {
 	defer end_background "$BACKGROUND"
 }
 
-# end_background [PID]: kills it and waits for it. Of a killed one the exit code tells nothing.
+# end_background [PID]: kills it and waits for it. Of one that the signal ends the exit code tells nothing; see stop_background
+# for others.
 end_background() {
 	kill "${1:-$BACKGROUND}" 2>/dev/null || true
 	wait "${1:-$BACKGROUND}" 2>/dev/null || true
+}
+
+# stop_background [PID]: one that ends with what it has found when it is asked to (stamp): that is good, or this fails.
+stop_background() {
+	local code=0
+	kill "${1:-$BACKGROUND}" 2>/dev/null || true
+	wait "${1:-$BACKGROUND}" || code=$?
+	[[ $code -eq 0 ]] || fail "what ran in the background has ended with $code"
 }
 
 # kill_all PID: and what it runs, which makes the system calls; when this returns, none of these is under way.
