@@ -180,19 +180,27 @@ taken_busy() {
 	dev=$(disk 5)
 	mkfs.ext4 -q "$dev"
 	mount_test "$dev" fs
-	session_make s "$(disk 2)" "$dev" "$(disk 3)"
-	mkfs.ext4 -q "$(disk 3)" 64M
-	mount_test "$(disk 3)" frozen
-	fsfreeze -f /mnt/test-frozen
-	defer sh -c 'fsfreeze -u /mnt/test-frozen 2>/dev/null || true'
-	refuses EBUSY put "$SESSIONS/s/active" 1
-	fsfreeze -u /mnt/test-frozen
+	dm_linear hangs "$(disk 3)" 65536
+	session_make s "$(disk 2)" "$dev" /dev/mapper/hangs
+	tracker_make t /dev/mapper/hangs
+	dmsetup suspend --nolockfs --noflush hangs
+	defer dmsetup resume hangs
+	# It is passed, and not done when all is frozen.
+	background dd if=/dev/zero of=/dev/mapper/hangs bs=4096 count=1 oflag=direct status=none
+	wait_until 20 hangs "$BACKGROUND"
+	put /sys/module/blksnap/parameters/take_timeout_ms 500
+	refuses ETIMEDOUT put "$SESSIONS/s/active" 1
+	[[ $(session_get s s2/error) == 'ETIMEDOUT: writes to /dev/mapper/hangs were not complete'* ]]
 	fsfreeze -f /mnt/test-fs
 	fsfreeze -u /mnt/test-fs
 	echo goes >/mnt/test-fs/on
-	umount /mnt/test-fs
-	umount /mnt/test-frozen
+	dmsetup resume hangs
+	wait "$BACKGROUND"
+	session_take s
+	[[ $(session_get s s1/frozen) == "$(major_minor "$dev")" ]]
 	session_destroy s
+	tracker_destroy t
+	umount /mnt/test-fs
 }
 
 # btrfs_taken: a session "s" of a btrfs on disk 5 that was written to just before.
