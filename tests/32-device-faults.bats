@@ -38,6 +38,10 @@ store_is() {
 	dm_switch store "0 131072 ${*/\{\}/$(disk 2) 0}"
 }
 
+null_blk_delete() {
+	echo 0 >"/sys/kernel/config/nullb/$1/power"
+}
+
 gone() {
 	! kill -0 "$1" 2>/dev/null
 }
@@ -178,6 +182,83 @@ gone() {
 	session_destroy s
 }
 
+# stormed_meanwhile LENGTH [OPTION...]: a storm of the origin that session s has of disk 1, which may lose its image, until
+# stop_background.
+stormed_meanwhile() {
+	background stamp storm "$(disk 1)" "$(image_of s s1)" --seed "$SEED" --taken-seq 1 --length "$1" --seconds 600 --readers 2 \
+		--image-may-fail "${@:2}"
+}
+
+# stat_above IMAGE STATISTIC COUNT
+stat_above() {
+	[[ $(stat_of "$1" "$2") -gt $3 ]]
+}
+
+# writes_of DEVICE: prints how many it has completed.
+writes_of() {
+	awk '{ print $5 }' "/sys/block/${1##*/}/stat"
+}
+
+# writes_above DEVICE COUNT
+writes_above() {
+	[[ $(writes_of "$1") -gt $2 ]]
+}
+
+# store_unplugged_under_load DEVICE COMMAND...: the difference storage, which is slow, is taken away by the command while it is
+# written to and writers of the origin wait for that.
+store_unplugged_under_load() {
+	local diff=$1 image
+	shift
+	echo 4M >"$MEMORY_LIMIT"
+	filled "$(disk 1)" --length 64M
+	session_of "$diff" "$(disk 1)"
+	image=$(image_of s s1)
+	stormed_meanwhile 64M --min-size 4K --align 4K
+	wait_until 30 stat_above "$image" chunks_stored 512
+	wait_until 10 requests_in_flight "$diff"
+	state_is s active || fail "$(session_get s error)"
+	"$@"
+	wait_until 30 state_is s failed
+	[[ $(session_get s error) =~ ^(EIO|ENODEV|ENXIO):\  ]] || fail "$(session_get s error)"
+	[[ $(stat_of "$image" chunks_preserved) -lt 16384 ]] || fail 'all was preserved: nothing was shown'
+	wait_until 30 writes_above "$(disk 1)" $(($(writes_of "$(disk 1)") + 200))
+	stop_background
+	image_fails "$image"
+	session_destroy s
+}
+
+@test "device faults: a SCSI disk is unplugged while differences are stored there: failed, origins go on (I1, I2, I7, I8)" {
+	scsi_debug_make dev_size_mb=96 ndelay=100000000
+	store_unplugged_under_load "$SCSI" scsi_debug_delete
+}
+
+@test "device faults: a null_blk goes while differences are stored there: failed, origins go on (I1, I2, I7, I8)" {
+	null_blk_make nulls memory_backed=1 size=96 blocksize=512 irqmode=2 completion_nsec=100000000
+	store_unplugged_under_load /dev/nulls null_blk_delete nulls
+}
+
+@test "device faults: losetup -d of the difference storage of an active session: it stays until the release (I7)" {
+	local file=$BATS_TEST_TMPDIR/file image
+	echo 4M >"$MEMORY_LIMIT"
+	truncate -s 64M "$file"
+	LOOP=$(losetup -f --show "$file")
+	filled "$(disk 1)" --length 16M
+	session_of "$LOOP" "$(disk 1)"
+	image=$(image_of s s1)
+	losetup -d "$LOOP"
+	storm "$(disk 1)" "$image" --length 16M --count 2000 --max-size 32K
+	state_is s active || fail "$(session_get s error)"
+	[[ $(stat_of "$image" chunks_stored) -gt 512 ]]
+	consistent "$image"
+	[[ -d /sys/block/${LOOP##*/}/loop ]]
+	session_release s
+	wait_until 10 test ! -d "/sys/block/${LOOP##*/}/loop"
+	# There is nothing in it any more.
+	run ! put "$SESSIONS/s/active" 1
+	state_is s configured
+	session_destroy s
+}
+
 @test "device faults: an image cannot be written: its writer is told; what was never stored fails the snapshot (I1, I2, I8)" {
 	local image
 	store_make
@@ -201,6 +282,107 @@ gone() {
 	image_fails "$image"
 	stamp verify "$(disk 1)" --seed "$SEED" --seq 1 --length 8M
 	storm "$(disk 1)" - --length 8M --count 100
+	session_destroy s
+}
+
+# --- SCSI's own errors -----------------------------------------------------------------------------------------------
+
+# scsi_writes_fail BOOLEAN: each write is answered with an error (the disk is write-protected), and reads are not.
+scsi_writes_fail() {
+	echo "$1" >/sys/module/scsi_debug/parameters/wp
+}
+
+# scsi_reads_fail BOOLEAN: each read that is among the blocks of medium_error_start is.
+scsi_reads_fail() {
+	echo $(($1 * 2)) >/sys/bus/pseudo/drivers/scsi_debug/opts
+}
+
+# error_of COMMAND...: it fails, and how is printed.
+error_of() {
+	local said
+	! said=$(LC_ALL=C "$@" 2>&1) || fail "it has not failed: $*" >&2 || return
+	printf '%s\n' "${said##*: }"
+}
+
+# Where udev sees that such a disk is closed by a writer, it has the kernel look at it again, which then refuses all writers.
+@test "device faults: a SCSI disk refuses writes: its writers are told as without a session; the image stays right (I1, I2)" {
+	local image first second
+	scsi_debug_make dev_size_mb=16
+	defer scsi_writes_fail 0
+	filled "$SCSI"
+	session_of "$(disk 2)" "$SCSI"
+	image=$(image_of s s1)
+	udev_away
+	# Its granule has been preserved, so that the next write there is passed at once.
+	stamp fill "$SCSI" --seed "$SEED" --seq 2 --length 4K
+	scsi_writes_fail 1
+	first=$(error_of zeroed "$SCSI" 0)
+	second=$(error_of zeroed "$SCSI" 256)
+	[[ $(stat_of "$image" writes_held) -eq 2 && $(stat_of "$image" writes_passed) -eq 1 ]]
+	state_is s active || fail "$(session_get s error)"
+	image_is "$image"
+	stamp verify "$SCSI" --seed "$SEED" --seq 2 --length 4K
+	stamp verify "$SCSI" --seed "$SEED" --seq 1 --offset 4K
+	scsi_writes_fail 0
+	zeroed "$SCSI" 256
+	cmp -i $((1 << 20)):0 -n 4096 "$SCSI" /dev/zero
+	image_is "$image"
+	consistent "$image"
+	put "$SESSIONS/s/active" 0
+	scsi_writes_fail 1
+	[[ $(error_of zeroed "$SCSI" 0) == "$first" && $first == "$second" ]] || fail "$first, $second"
+	scsi_writes_fail 0
+	udev_back
+	session_destroy s
+}
+
+@test "device faults: a SCSI disk refuses writes of differences: failed, origins go on; the next take works (I1, I8)" {
+	scsi_debug_make dev_size_mb=64
+	echo 4M >"$MEMORY_LIMIT"
+	filled "$(disk 1)" --length 32M
+	session_of "$SCSI" "$(disk 1)"
+	defer scsi_writes_fail 0
+	stormed_meanwhile 32M
+	wait_until 30 stat_above "$(image_of s s1)" chunks_stored 64
+	state_is s active || fail "$(session_get s error)"
+	scsi_writes_fail 1
+	wait_until 30 state_is s failed
+	scsi_writes_fail 0
+	stop_background
+	[[ $(session_get s error) =~ ^E[A-Z]+:\ .*writ ]] || fail "$(session_get s error)"
+	image_fails "$(image_of s s1)"
+	session_release s
+	filled "$(disk 1)" --length 24M
+	session_take s
+	zeroed_mebibytes "$(disk 1)" 0 12
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -gt 0 ]]
+	image_is "$(image_of s s1)" --length 24M
+	session_destroy s
+}
+
+@test "device faults: a SCSI disk cannot read differences for a while: the image never lies, origins go on (I1, I2)" {
+	local image
+	# All of it is such.
+	scsi_debug_make dev_size_mb=64 medium_error_start=0 medium_error_count=131072
+	echo 4M >"$MEMORY_LIMIT"
+	filled "$(disk 1)" --length 32M
+	session_of "$SCSI" "$(disk 1)"
+	image=$(image_of s s1)
+	zeroed_mebibytes "$(disk 1)" 0 8
+	stormed_meanwhile 24M --offset 8M
+	[[ $(stat_of "$image" chunks_stored) -gt 512 ]]
+	for _ in 1 2 3; do
+		scsi_reads_fail 1
+		run ! dd if="$image" of=/dev/null bs=1M count=8 iflag=direct status=none
+		state_is s active || fail "$(session_get s error)"
+		wait_until 30 writes_above "$(disk 1)" $(($(writes_of "$(disk 1)") + 50))
+		scsi_reads_fail 0
+		image_is "$image" --length 8M
+	done
+	stop_background
+	state_is s active || fail "$(session_get s error)"
+	image_is "$image" --length 32M
+	consistent "$image"
 	session_destroy s
 }
 
@@ -268,16 +450,21 @@ print(before, open(counter).read().strip())
 	echo "preserved: $before before it, $after when it was done"
 	# Those that had begun, and those that the disk took in turn with it.
 	[[ $after -lt 150 ]]
-	wait_until 60 preserved_more_than "$image" 200
+	wait_until 60 stat_above "$image" chunks_preserved 200
 	session_destroy s
 }
 
 # --- devices that go away under load ---------------------------------------------------------------------------------
 
-# load_on DEVICE NAME RW: many requests at a time, until the first error; PID in BACKGROUND.
+# load_on DEVICE NAME RW [FIO-OPTION...]: many requests at a time, until the first error; PID in BACKGROUND.
 load_on() {
 	background fio --name="$2" --filename="$1" --rw="$3" --bs=4k --ioengine=libaio --iodepth=16 --numjobs=2 --thread --direct=1 \
-		--size=8M --time_based --runtime=600 --output="$BATS_TEST_TMPDIR/$2"
+		--size=8M --time_based --runtime=600 --output="$BATS_TEST_TMPDIR/$2" "${@:4}"
+}
+
+# has_failed PID NAME: what load_on has started ends, and was told of an error.
+has_failed() {
+	wait_until 30 gone "$1" && grep -Eq 'err= *[1-9]' "$BATS_TEST_TMPDIR/$2"
 }
 
 # tracker_is NAME STATE
@@ -285,33 +472,34 @@ tracker_is() {
 	[[ $(cat "$TRACKERS/$1/state") == "$2" ]]
 }
 
-# unplugged_under_load ORIGIN COMMAND...: the command takes it away while it is written to, its image is read, its changes are
-# tracked; another origin of the session is as good as before.
+# unplugged_under_load ORIGIN COMMAND...: the command takes it away while it is written to, its image is read and, elsewhere,
+# written, its changes are tracked; another origin of the session is as good as before.
 unplugged_under_load() {
-	local origin=$1 image pids=() pid
+	local origin=$1 image reader writer image_writer pid
 	shift
-	filled "$origin" --length 8M
+	filled "$origin"
 	filled "$(disk 3)" --length 4M
 	tracker_make t "$origin"
 	session_of "$(disk 2)" "$origin" "$(disk 3)"
 	image=$(image_of s s1)
 	load_on "$image" reader randread
-	pids+=("$BACKGROUND")
+	reader=$BACKGROUND
+	load_on "$image" image-writer randwrite --offset=8M
+	image_writer=$BACKGROUND
 	load_on "$origin" writer randwrite
-	pids+=("$BACKGROUND")
+	writer=$BACKGROUND
 	wait_until 10 requests_in_flight "$origin"
-	wait_until 10 preserved_more_than "$image" 200
-	for pid in "${pids[@]}"; do
-		kill -0 "$pid" || fail "one has ended by itself: $(cat "$BATS_TEST_TMPDIR/reader" "$BATS_TEST_TMPDIR/writer")"
+	wait_until 10 stat_above "$image" chunks_preserved 200
+	wait_until 10 stat_above "$image" chunks_written 20
+	for pid in "$reader" "$writer" "$image_writer"; do
+		kill -0 "$pid" || fail "one has ended by itself: $(cat "$BATS_TEST_TMPDIR"/{reader,writer,image-writer})"
 	done
 	"$@"
 	wait_until 20 state_is s lost
 	wait_until 20 tracker_is t lost
-	for pid in "${pids[@]}"; do
-		wait_until 30 gone "$pid"
-	done
-	grep -Eq 'err= *[1-9]' "$BATS_TEST_TMPDIR/reader"
-	grep -Eq 'err= *[1-9]' "$BATS_TEST_TMPDIR/writer"
+	has_failed "$reader" reader
+	has_failed "$image_writer" image-writer
+	has_failed "$writer" writer
 	[[ $(session_get s s1/error) == 'ENODEV: '* && $(cat "$TRACKERS/t/error") == 'ENODEV: '* ]]
 	image_fails "$image"
 	[[ $(session_get s s2/state) == active ]]
@@ -320,23 +508,74 @@ unplugged_under_load() {
 	tracker_destroy t
 }
 
-# preserved_more_than IMAGE GRANULES
-preserved_more_than() {
-	[[ $(stat_of "$1" chunks_preserved) -gt $2 ]]
-}
-
 @test "device faults: a SCSI disk is unplugged with requests in flight and a tracker: lost, and nothing hangs (I1, I7, I8, lesson 11)" {
 	scsi_debug_make dev_size_mb=16 ndelay=3000000
 	unplugged_under_load "$SCSI" scsi_debug_delete
 }
 
-null_blk_delete() {
-	echo 0 >"/sys/kernel/config/nullb/$1/power"
-}
-
 @test "device faults: a null_blk goes with requests in flight and a tracker: lost, and nothing hangs (I1, I7, I8, lesson 11)" {
 	null_blk_make nullu memory_backed=1 size=16 blocksize=512 irqmode=2 completion_nsec=3000000
 	unplugged_under_load /dev/nullu null_blk_delete nullu
+}
+
+# tracked_unplugged_under_load ORIGIN COMMAND...: nothing but a tracker knows of it.
+tracked_unplugged_under_load() {
+	local origin=$1
+	shift
+	tracker_make t "$origin"
+	load_on "$origin" writer randwrite
+	wait_until 10 requests_in_flight "$origin"
+	wait_until 10 writes_above "$origin" 200
+	kill -0 "$BACKGROUND" || fail "it has ended by itself: $(cat "$BATS_TEST_TMPDIR/writer")"
+	"$@"
+	wait_until 20 tracker_is t lost
+	has_failed "$BACKGROUND" writer
+	[[ $(<"$TRACKERS/t/error") == 'ENODEV: '* && -z $(<"$TRACKERS/t/generation") ]]
+	refuses EINVAL put "$TRACKERS/t/dirty" '0 1'
+	tracker_destroy t
+}
+
+@test "device faults: a SCSI disk with nothing but a tracker is unplugged under load: lost, and nothing hangs (I1, I7, I8)" {
+	scsi_debug_make dev_size_mb=16 ndelay=3000000
+	tracked_unplugged_under_load "$SCSI" scsi_debug_delete
+}
+
+@test "device faults: a null_blk with nothing but a tracker goes under load: lost, and nothing hangs (I1, I7, I8)" {
+	null_blk_make nullu memory_backed=1 size=16 blocksize=512 irqmode=2 completion_nsec=3000000
+	tracked_unplugged_under_load /dev/nullu null_blk_delete nullu
+}
+
+# ended_lost_or_failed: what comes first cannot be said: its origin goes, or what is stored there cannot be written.
+ended_lost_or_failed() {
+	state_is s lost || state_is s failed
+}
+
+@test "device faults: a mounted disk with its own differences in a file is unplugged under load: all can be released (I1, I7, I8)" {
+	local dir image writer reader
+	echo 4M >"$MEMORY_LIMIT"
+	scsi_debug_make dev_size_mb=192 ndelay=1000000
+	mkfs.ext4 -q "$SCSI"
+	dir=$(mount_test "$SCSI" fs)
+	fallocate -l 64M "$dir/data"
+	session_make s "$dir/diff" "$SCSI"
+	put "$SESSIONS/s/diff_limit" 96M
+	session_take s
+	image=$(image_of s s1)
+	load_on "$dir/data" writer randwrite --size=32M --allow_file_create=0
+	writer=$BACKGROUND
+	load_on "$image" reader randread --size=64M
+	reader=$BACKGROUND
+	wait_until 30 stat_above "$image" chunks_stored 64
+	kill -0 "$writer" || fail "it has ended by itself: $(cat "$BATS_TEST_TMPDIR/writer")"
+	state_is s active || fail "$(session_get s error)"
+	scsi_debug_delete
+	wait_until 30 ended_lost_or_failed
+	[[ $(session_get s error) =~ ^(EIO|ENODEV|ENXIO):\  ]] || fail "$(session_get s error)"
+	has_failed "$writer" writer
+	has_failed "$reader" reader
+	image_fails "$image"
+	session_destroy s
+	umount "$dir"
 }
 
 @test "device faults: a disk that goes while it is taken, before its writes are followed (ENODEV)" {
