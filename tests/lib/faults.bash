@@ -6,8 +6,12 @@
 
 FAULTS=/sys/kernel/debug
 
-# The fault of the test that is running, for who wants to know at which one it failed.
-FAULT=''
+# More than any test makes.
+FAULTS_MOST=1000000
+
+# The fault of the test that is running, for who wants to know at which one it failed, and its number.
+FAULT='' ROUND=0
+COUNT=0 MADE=0
 
 skip_unless_faults() {
 	[[ -e $FAULTS/failslab/require-start ]] || skip 'no fault injection on this kernel (make test-debug has one)'
@@ -31,7 +35,8 @@ fault_fired() {
 # when a fault has been made with an interval larger than the count was, that is the count. The last interval is kept in a
 # file, since the kernel outlives the test.
 fault_count() {
-	cat "/run/fault-$1" 2>/dev/null || echo 0
+	COUNT=0
+	[[ ! -e /run/fault-$1 ]] || read -r COUNT <"/run/fault-$1"
 }
 
 # fault_begin KIND: until the end of the test nothing fails that was not armed, and no fault is logged.
@@ -42,7 +47,8 @@ fault_begin() {
 		[[ ! -e $dir/$file ]] || echo 0 >"$dir/$file"
 	done
 	defer fault_end "$1"
-	[[ $(fault_count "$1") -eq 0 ]] || fault_fired "$1" || fault_count_on "$1"
+	fault_count "$1"
+	[[ $COUNT -eq 0 ]] || fault_fired "$1" || fault_count_on "$1"
 }
 
 fault_end() {
@@ -63,18 +69,40 @@ fault_count_on() {
 	echo 0 >"/sys/block/${disk##*/}/make-it-fail"
 }
 
+# Where the module's code is: in `start` and `end` of the caller. A round is short if it makes few processes.
+module_range() {
+	local name size
+	while read -r name size _ _ _ start _; do
+		[[ $name != blksnap ]] || break
+	done </proc/modules
+	[[ $name == blksnap ]] && printf -v end '0x%x' $((start + size))
+}
+
 # fault_arm KIND N [START END]: the N-th call from now on fails, and no other. With START and END, code there counts for
 # the module's.
 fault_arm() {
-	local start=${3:-} end=${4:-} size count
-	[[ -n $start ]] || {
-		read -r _ size _ _ _ start _ < <(grep '^blksnap ' /proc/modules)
-		end=$(printf '0x%x' $((start + size)))
-	}
-	count=$(($(fault_count "$1") + $2))
+	local start=${3:-} end=${4:-} count
+	[[ -n $start ]] || module_range
+	fault_count "$1"
+	count=$((COUNT + $2))
 	# With an interval of 1 it does not count.
 	[[ $count -eq 1 ]] || echo "$count" >"/run/fault-$1"
 	fault_put "$1" "require-start=$start" "require-end=$end" "interval=$count" times=1 probability=100
+}
+
+# fault_arm_all KIND: every call from now on fails, until fault_disarm_all.
+fault_arm_all() {
+	local start end
+	module_range
+	# With this interval it does not count.
+	fault_put "$1" "require-start=$start" "require-end=$end" interval=1 "times=$FAULTS_MOST" probability=100
+}
+
+# fault_disarm_all KIND: how many calls have failed is in MADE.
+fault_disarm_all() {
+	fault_put "$1" probability=0
+	MADE=$((FAULTS_MOST - $(<"$FAULTS/$1/times")))
+	fault_put "$1" times=0
 }
 
 # fault_disarm KIND
@@ -82,27 +110,37 @@ fault_disarm() {
 	fault_put "$1" probability=0
 }
 
+# requests_fail DISK...: those that the driver makes, when a fault of fail_make_request is due; until the end of the test.
+requests_fail() {
+	local disk
+	for disk; do
+		echo 1 >"/sys/block/${disk##*/}/make-it-fail"
+		# shellcheck disable=SC2016 # the inner shell expands it
+		defer sh -c 'echo 0 >"$0"' "/sys/block/${disk##*/}/make-it-fail"
+	done
+}
+
 # each_fault KIND COMMAND...: COMMAND N for N from 1 on, which arms the N-th fault of KIND, until one of them has made none;
 # each time nothing is left, and the module is loaded anew, unless COMMAND does that itself (RELOADS). FEWEST is how many
 # there are at least.
 each_fault() {
-	local kind=$1 n=0 left
+	local kind=$1 n=0 begin=$SECONDS
 	shift
 	fault_begin "$kind"
 	while :; do
 		n=$((n + 1))
-		FAULT="$kind $n"
+		FAULT="$kind $n" ROUND=$n
 		printf '<6>blksnap-test: fault %s\n' "$FAULT" >/dev/kmsg
 		"$@" "$n"
 		fault_disarm "$kind"
-		left=$(common_left)
-		[[ -z $left ]] || fail "$left"
+		common_look
+		[[ ${#LEFT[@]} -eq 0 ]] || fail "left behind: ${LEFT[*]}"
 		fault_fired "$kind" || break
 		[[ -z ${RELOADS:-} ]] || continue
 		! module_loaded || module_unload
 		module_load
 	done
-	[[ $n -gt ${FEWEST:-3} ]] || fail "only $n faults of $kind"
-	printf '# %s: %d faults of %s\n' "$BATS_TEST_DESCRIPTION" "$((n - 1))" "$kind" >&3
+	[[ $n -gt ${FEWEST:-3} ]] || fail "only $((n - 1)) faults of $kind, and not ${FEWEST:-3}"
+	printf '# %s: %d faults of %s, %d s each\n' "$BATS_TEST_DESCRIPTION" "$((n - 1))" "$kind" "$(((SECONDS - begin) / n))" >&3
 	FAULT=''
 }
