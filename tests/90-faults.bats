@@ -121,7 +121,7 @@ storage_is_empty() {
 storage_check() {
 	local code=0
 	umount /mnt/test-diff
-	e2fsck "-f${1:-n}" "$DIFF" >"$SAID" || code=$?
+	e2fsck -f "${1:--n}" "$DIFF" >"$SAID" || code=$?
 	[[ $code -eq 0 || ($# -gt 0 && $code -eq 1) ]] || fail "e2fsck: $code: $(cat "$SAID")"
 }
 
@@ -301,8 +301,15 @@ release_is_done() {
 	end
 }
 
+# What of a file system is in memory is read without a fault.
+forget_caches() {
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+}
+
 release_with_fault() {
 	preserved
+	[[ $KIND != fail_make_request ]] || forget_caches
 	fault_arm "$KIND" "$1"
 	echo 0 >"$SESSIONS/s/active"
 	fault_disarm "$KIND"
