@@ -170,6 +170,30 @@ refused_or_done() {
 	echo 1 >"$SESSIONS/s/active" || fail "the next take fails: $(cat "$SESSIONS/s/error")"
 }
 
+# --- who watches -----------------------------------------------------------------------------------------------------
+
+@test "faults: what would find a fault of the driver is switched on, and knows the module" {
+	# shellcheck disable=SC2034 # module_range sets them
+	local start='' end='' cache checked=0
+	# All that the module reads and writes is checked by KASAN, which the kernel has.
+	grep -q ' kasan_report$' /proc/kallsyms
+	grep -q __asan_report_store8_noabort "$KO"
+	grep -q '^ *debug_locks: *1$' /proc/lockdep_stats
+	# slub looks at what the driver frees.
+	for cache in /sys/kernel/slab/kmalloc-*; do
+		[[ $(<"$cache/sanity_checks") == 1 && $(<"$cache/red_zone") == 1 && $(<"$cache/poison") == 1 ]] || continue
+		checked=$((checked + 1))
+	done
+	[[ $checked -gt 5 ]] || fail "only $checked caches are checked"
+	! grep -qw 'kmemleak=off' /proc/cmdline || return 0
+	# kmemleak knows the memory of the module, and when it was asked for; and it looks when it is told to.
+	expect_log 'kmemleak: '
+	module_range
+	echo "dump=$start" >/sys/kernel/debug/kmemleak
+	log_has 'kmemleak: +comm "insmod"'
+	echo scan >/sys/kernel/debug/kmemleak
+}
+
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 load_with_fault() {
@@ -224,13 +248,22 @@ take_with_fault() {
 	end
 }
 
+# Some callees say what they had no memory for, and where; a WARNING would still be one.
+no_memory_is_logged() {
+	expect_log '[Cc]all [Tt]race|page allocation failure'
+}
+
+# Most of its hundreds of rounds are about what the pools of gate and image hold in reserve.
 @test "faults: taking a session, allocation by allocation" {
+	no_memory_is_logged
 	KIND=failslab TARGET=$DIFF DEVICES=("$ORIGIN")
 	stamped "${DEVICES[@]}"
-	FEWEST=50 each_fault failslab take_with_fault
+	FEWEST=300 each_fault failslab take_with_fault
 }
 
 @test "faults: taking two origins with a file system, with differences in a file, allocation by allocation" {
+	long
+	no_memory_is_logged
 	KIND=failslab DEVICES=("$ORIGIN" "$(disk 3)")
 	mkfs_small "$ORIGIN"
 	stamped "${DEVICES[@]}"
@@ -382,6 +415,7 @@ track_with_fault() {
 @test "faults: tracking changes, allocation by allocation" {
 	KIND=failslab
 	skip_unless_feature cbt
+	no_memory_is_logged
 	FEWEST=50 each_fault failslab track_with_fault
 }
 
@@ -389,7 +423,7 @@ track_with_fault() {
 
 # io_begin: a session s, whose memory is soon full, of an origin that is filled up to LENGTH; with a tracker, if TRACKED.
 io_begin() {
-	filled "$ORIGIN" --length "$LENGTH" >/dev/null
+	filled "$ORIGIN" "${BLOCK[@]}" --length "$LENGTH" >/dev/null
 	echo 4M >"$MEMORY_LIMIT"
 	if [[ -n ${TRACKED:-} ]]; then
 		mkdir "$TRACKERS/t"
@@ -429,10 +463,10 @@ io_with_fault() {
 	local bulk=1 written=0
 	io_begin
 	fault_arm "$KIND" "$1"
-	origin_takes stamp storm "$ORIGIN" - --seed "$SEED" --taken-seq 1 --length "$STORM_LENGTH" --writers 2 \
+	origin_takes stamp storm "$ORIGIN" - --seed "$SEED" "${BLOCK[@]}" --taken-seq 1 --length "$STORM_LENGTH" --writers 2 \
 		--count "$STORM_COUNT" --max-size 64K
 	if [[ -n $BULK ]]; then
-		origin_takes stamp fill "$ORIGIN" --seed "$SEED" --seq 9 --offset 1M --length "$BULK"
+		origin_takes stamp fill "$ORIGIN" --seed "$SEED" "${BLOCK[@]}" --seq 9 --offset 1M --length "$BULK"
 		bulk=$IO_CODE
 	fi
 	! dd if="$WRITTEN" of="$IMAGE" bs=8K seek="$IMAGE_PLACE" count=1 oflag=direct,seek_bytes status=none 2>/dev/null || written=1
@@ -440,15 +474,15 @@ io_with_fault() {
 		image_has_written
 		[[ $IO_CODE -eq 0 ]] || fault_fired "$KIND"
 	fi
-	io_ends 3 'the image has lied' stamp verify "$IMAGE" --seed "$SEED" --seq 1 --length "$LENGTH"
+	io_ends 3 'the image has lied' stamp verify "$IMAGE" --seed "$SEED" "${BLOCK[@]}" --seq 1 --length "$LENGTH"
 	fault_disarm "$KIND"
 
-	[[ $bulk -ne 0 ]] || stamp verify "$ORIGIN" --seed "$SEED" --seq 9 --offset 1M --length "$BULK" >"$SAID" 2>&1 ||
+	[[ $bulk -ne 0 ]] || stamp verify "$ORIGIN" --seed "$SEED" "${BLOCK[@]}" --seq 9 --offset 1M --length "$BULK" >"$SAID" 2>&1 ||
 		fail "the origin is wrong: $(cat "$SAID")"
 	io_note
 	attribute "$SESSIONS/s/state"
 	if [[ $VALUE == active ]]; then
-		image_is "$IMAGE" --length "$LENGTH"
+		image_is "$IMAGE" "${BLOCK[@]}" --length "$LENGTH"
 		if [[ $written -eq 1 ]]; then
 			image_has_written
 			[[ $IO_CODE -eq 0 ]] || fail 'what was written to the image cannot be read'
@@ -502,6 +536,9 @@ io_setup() {
 	head -c 8192 /dev/urandom >"$WRITTEN"
 }
 
+# The size of a stamp. A piece of which a read fails is read once more stamp by stamp, which may be many.
+BLOCK=()
+
 # Few pages, and each of them is asked for alone: what is stored is so for the image's writes.
 small_amounts() {
 	io_setup
@@ -511,7 +548,7 @@ small_amounts() {
 # Three times what is kept in memory, in large pieces.
 large_amounts() {
 	io_setup
-	LENGTH=7M STORM_LENGTH=1M STORM_COUNT=6 BULK=5M
+	LENGTH=7M STORM_LENGTH=1M STORM_COUNT=6 BULK=5M BLOCK=(--block 4K)
 }
 
 @test "faults: I/O, allocation by allocation (I1, I2)" {
