@@ -347,6 +347,7 @@ map_of_hundred_mebibytes() {
 	# The second partition begins at 65 MiB.
 	written "$dev" 2M 4096
 	written "$dev" $((65 * 1024 * 1024 - 512)) 1024
+	settle
 	written "$two" 1M 4096
 	session_take s
 	changed_is "$(image_of s s1)" 16:1 1023:1

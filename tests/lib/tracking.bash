@@ -24,10 +24,11 @@ changed_is() {
 	[[ $said == "${*:2}" ]] || fail "changed is: $said, not: ${*:2}"
 }
 
-# written DEVICE OFFSET LENGTH: direct writes of something new there, in one piece.
+# written DEVICE OFFSET LENGTH: direct writes of something new there, in one piece. Never makes a file of what has gone: as a partition
+# may have for a moment, since udev has the table read again when a writer has closed the disk.
 written() {
 	head -c "$3" /dev/urandom >"$BATS_TEST_TMPDIR/piece"
-	dd if="$BATS_TEST_TMPDIR/piece" of="$1" bs="$3" count=1 oflag=direct,seek_bytes seek="$2" conv=notrunc status=none
+	dd if="$BATS_TEST_TMPDIR/piece" of="$1" bs="$3" count=1 oflag=direct,seek_bytes seek="$2" conv=notrunc,nocreat status=none
 }
 
 # snap SESSION: taken without waiting for udev; its first image in IMAGE.
