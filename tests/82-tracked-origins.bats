@@ -201,6 +201,7 @@ medium_is_another() {
 	[[ $(tracker_get t generation) == "$generation" && $(tracker_get t state) == tracking ]]
 	lost u
 	written "$dev" 1M 4096
+	settle
 	session_of "$(disk 2)" "$one"
 	changed_is "$(image_of s s1)" 0:1
 	session_destroy s
@@ -255,6 +256,7 @@ resized() {
 	session_of "$(disk 2)" "$dev" "$part"
 	session_release s
 	written "$dev" 1M 4096
+	settle
 	written "$part" 2M 4096
 	session_take s
 	[[ $(cbt_of "$(image_of s s1)" generation) == "$(tracker_get t generation)" ]]
