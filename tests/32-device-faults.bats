@@ -364,6 +364,7 @@ error_of() {
 	local image
 	# All of it is such.
 	scsi_debug_make dev_size_mb=64 medium_error_start=0 medium_error_count=131072
+	defer scsi_reads_fail 0
 	echo 4M >"$MEMORY_LIMIT"
 	filled "$(disk 1)" --length 32M
 	session_of "$SCSI" "$(disk 1)"
