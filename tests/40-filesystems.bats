@@ -184,9 +184,9 @@ taken_busy() {
 	session_make s "$(disk 2)" "$dev" /dev/mapper/hangs
 	tracker_make t /dev/mapper/hangs
 	dmsetup suspend --nolockfs --noflush hangs
-	defer dmsetup resume hangs
 	# It is passed, and not done when all is frozen.
 	background dd if=/dev/zero of=/dev/mapper/hangs bs=4096 count=1 oflag=direct status=none
+	defer dmsetup resume hangs
 	wait_until 20 hangs "$BACKGROUND"
 	put /sys/module/blksnap/parameters/take_timeout_ms 500
 	refuses ETIMEDOUT put "$SESSIONS/s/active" 1
