@@ -147,6 +147,15 @@ take_small() {
 	IMAGE=$VALUE
 }
 
+# has_failed: session s, after its take, for a reason; the image does not lie.
+has_failed() {
+	fault_fired "$KIND" || fail "it is $VALUE without a fault"
+	attribute "$SESSIONS/s/error"
+	[[ -n $VALUE ]] || fail 'it does not say why it failed'
+	attribute "$SESSIONS/s/s1/image"
+	image_fails "$VALUE"
+}
+
 # storage_is_left: nothing, or what the file system has refused to remove: the log says so, and others can.
 storage_is_left() {
 	[[ -e $TARGET ]] || return 0
@@ -300,7 +309,7 @@ take_with_failed_request() {
 		RESULT=$(put "$SESSIONS/s/active" 1) || [[ -n $RESULT ]]
 		fault_disarm "$KIND"
 		[[ -n $RESULT ]] || break
-			[[ $turn == first ]]
+		[[ $turn == first ]]
 		refused "$RESULT" EIO EROFS
 		storage_is_empty
 		storage_check -p
@@ -308,7 +317,12 @@ take_with_failed_request() {
 	done
 	# That a write of the file system has failed, as it was thawed, the device tells whoever asks first.
 	sync "$ORIGIN" || fault_fired "$KIND"
-	images_are "$ORIGIN"
+	attribute "$SESSIONS/s/state"
+	if [[ $VALUE == active ]]; then
+		images_are "$ORIGIN"
+	else
+		has_failed
+	fi
 	end
 	storage_is_empty
 	storage_check -p
@@ -494,10 +508,7 @@ io_with_fault() {
 			[[ $IO_CODE -eq 0 ]] || fail 'what was written to the image cannot be read'
 		fi
 	else
-		fault_fired "$KIND" || fail "it is $VALUE without a fault"
-		attribute "$SESSIONS/s/error"
-		[[ -n $VALUE ]] || fail 'it does not say why it failed'
-		image_fails "$IMAGE"
+		has_failed
 	fi
 	[[ -z ${TRACKED:-} ]] || io_was_tracked
 	end
@@ -575,7 +586,7 @@ large_amounts() {
 	requests_fail "$DIFF"
 	KIND=fail_make_request TARGET=$DIFF
 	large_amounts
-	FEWEST=5 each_fault fail_make_request io_with_fault
+	FEWEST=15 each_fault fail_make_request io_with_fault
 }
 
 @test "faults: I/O, request by request to the origin (I2)" {
