@@ -537,7 +537,7 @@ io_was_tracked() {
 	attribute "$SESSIONS/s/s1/image"
 	IMAGE=$VALUE
 	block=$(cbt_of "$IMAGE" block_size)
-	map=$(od -An -v -tu1 -w1 -j $((1048576 / block)) -N $((5242880 / block)) "/sys/block/${IMAGE##*/}/cbt/map" |
+	map=$(od -An -v -tu1 -w1 -j $((1048576 / block)) -N $((${BULK%M} * 1048576 / block)) "/sys/block/${IMAGE##*/}/cbt/map" |
 		sort -nu | tr -d ' \n')
 	[[ $map == 2 ]] || fail "the map has for what was written: $map"
 	echo 0 >"$SESSIONS/s/active"
@@ -562,16 +562,16 @@ small_amounts() {
 	LENGTH=1M STORM_LENGTH=512K STORM_COUNT=6 BULK=''
 }
 
-# Three times what is kept in memory, in large pieces.
+# large_amounts MEBIBYTES: in large pieces; what is kept in memory is two of them.
 large_amounts() {
 	io_setup
-	LENGTH=7M STORM_LENGTH=1M STORM_COUNT=6 BULK=5M BLOCK=(--block 4K)
+	STORM_LENGTH=1M STORM_COUNT=6 BULK=$1M LENGTH=$(($1 + 1))M BLOCK=(--block 4K)
 }
 
 @test "faults: I/O, allocation by allocation (I1, I2)" {
 	KIND=failslab TARGET=$DIFF
-	large_amounts
-	FEWEST=20 each_fault failslab io_with_fault
+	large_amounts 3
+	FEWEST=100 each_fault failslab io_with_fault
 }
 
 @test "faults: I/O, page by page (I1, I2)" {
@@ -585,7 +585,7 @@ large_amounts() {
 @test "faults: I/O, request by request to the difference storage (I1, I2)" {
 	requests_fail "$DIFF"
 	KIND=fail_make_request TARGET=$DIFF
-	large_amounts
+	large_amounts 5
 	FEWEST=15 each_fault fail_make_request io_with_fault
 }
 
@@ -599,9 +599,9 @@ large_amounts() {
 @test "faults: I/O of an origin that is tracked, with differences in files that grow, allocation by allocation (I1, I2)" {
 	skip_unless_feature cbt
 	KIND=failslab TRACKED=1
-	large_amounts
+	large_amounts 3
 	storage_make
-	FEWEST=20 each_fault failslab io_with_fault
+	FEWEST=100 each_fault failslab io_with_fault
 	storage_check
 }
 
@@ -609,8 +609,8 @@ large_amounts() {
 	skip_unless_feature cbt
 	requests_fail "$DIFF"
 	KIND=fail_make_request TRACKED=1
-	large_amounts
-	FEWEST=5 each_fault fail_make_request io_with_failed_request
+	large_amounts 5
+	FEWEST=15 each_fault fail_make_request io_with_failed_request
 }
 
 # io_with_failed_request N: as above, and the file system may be unusable afterwards.
