@@ -36,7 +36,7 @@ model_devices() {
 	model_devices
 	"$MODEL/run" random "$seed" "$(scaled 1500)" $(($(scaled 100) * ${BLKSNAP_SLOW:-1})) >"$said" || fail "$(cat "$said")"
 	cat "$said"
-	[[ $(sed -n 's/^operations=\([0-9]*\).*/\1/p' "$said") -ge $(scaled 300) ]]
+	[[ $(sed -n 's/^operations=\([0-9]*\).*/\1/p' "$said") -ge $(scaled 150) ]]
 	settle
 }
 

@@ -173,6 +173,8 @@ stop_background() {
 # kill_all PID: and what it runs, which makes the system calls; when this returns, none of these is under way.
 kill_all() {
 	local child children
+	# Or else it begins another one.
+	kill -STOP "$1" || true
 	mapfile -t children < <(pgrep -P "$1")
 	for child in "${children[@]}" "$1"; do
 		kill -KILL "$child" || true

@@ -11,13 +11,16 @@ BAD_LOG+='|scheduling while atomic|bad unlock balance|freeing active|stack-prote
 # What only a debug kernel says: slub, debugobjects, kmemleak, and lockdep when it gives up.
 BAD_LOG+='|BUG [^ ]+ \(|ODEBUG|kmemleak: |turning off the locking correctness|non-static key|Busy inodes'
 
-# With this line in the log a test has begun to look at it.
+# A test writes this line to the log when it begins to look at it: what comes before, it has seen.
 LOG_LOOKED='blksnap-test: looked'
+# Where what no test has seen is kept, until the suite is over.
+LOG_UNSEEN=/run/blksnap-unseen
 
-# log_unseen LOG: prints what is bad in a log since the last test has looked at it. What came before the first one are the words of a
-# kernel that starts.
+# log_unseen LOG: prints what is bad in a log since the last test has looked at it; nothing, if none has, as when a kernel starts.
 log_unseen() {
-	local unseen=${1##*"$LOG_LOOKED"}
-	[[ $1 == *"$LOG_LOOKED"* ]] && [[ ${#unseen} -gt 20000 || $unseen =~ $BAD_LOG ]] || return 0
+	local unseen
+	[[ $1 == *"$LOG_LOOKED"* ]] || return 0
+	unseen=${1##*"$LOG_LOOKED"}
+	[[ ${#unseen} -gt 20000 || $unseen =~ $BAD_LOG ]] || return 0
 	grep -E -A 40 -- "$BAD_LOG" <<<"$unseen" | head -n 120 || true
 }
