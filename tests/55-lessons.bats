@@ -226,23 +226,41 @@ full() {
 	session_destroy s
 }
 
+# four_written: something that a freeze has to write, on each of the four.
+four_written() {
+	local number
+	for number in 1 3 4 5; do
+		dd if=/dev/urandom of="/mnt/test-slow$number/data" bs=64k count=32 status=none
+	done
+}
+
 @test "lesson 18: four file systems on slow disks are taken in one go" {
-	local number dir frozen
+	local number frozen by_hand
 	modprobe dm-delay
 	session_make s "$(disk 2)"
 	for number in 1 3 4 5; do
 		dm_make "slow$number" "0 262144 delay $(disk "$number") 0 0 $(disk "$number") 0 100"
 		mkfs.ext4 -q "/dev/mapper/slow$number"
-		dir=$(mount_test "/dev/mapper/slow$number" "slow$number")
-		dd if=/dev/urandom of="$dir/data" bs=64k count=32 status=none
+		mount_test "/dev/mapper/slow$number" "slow$number"
 		mkdir "$SESSIONS/s/s$number"
 		put "$SESSIONS/s/s$number/device" "/dev/mapper/slow$number"
 	done
+	# A write takes a tenth of a second: some for each journal, none for what is not the snapshot's. So long does it take by hand,
+	# on this machine.
+	four_written
+	by_hand=${EPOCHREALTIME/./}
+	for number in 1 3 4 5; do
+		fsfreeze -f "/mnt/test-slow$number"
+	done
+	for number in 1 3 4 5; do
+		fsfreeze -u "/mnt/test-slow$number"
+	done
+	by_hand=$((${EPOCHREALTIME/./} - by_hand))
+	four_written
 	session_take s
 	frozen=$(session_get s frozen_us)
-	# A write takes a tenth of a second: some for each journal, none for what is not the snapshot's.
-	[[ $frozen -lt 10000000 ]] || fail "frozen for $frozen us"
-	[[ $(session_get s hold_us) -lt 1000000 ]] || fail "held for $(session_get s hold_us) us"
+	echo "frozen for $frozen us, of which held $(session_get s hold_us) us; by hand $by_hand us"
+	[[ $frozen -gt 0 && $frozen -lt $((3 * by_hand)) && $(session_get s hold_us) -lt $by_hand ]]
 	session_destroy s
 	for number in 1 3 4 5; do
 		umount "/mnt/test-slow$number"
