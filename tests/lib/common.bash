@@ -54,7 +54,7 @@ settle() {
 # udev_away: nobody looks at images that come and go, which costs more than the take itself; until udev_back, or the end of
 # the test. Device-mapper tables and partitions have to be left alone meanwhile.
 udev_away() {
-	udevadm control --exit
+	udevadm control --exit --timeout=$((60 * ${BLKSNAP_SLOW:-1}))
 	UDEV_AWAY=1
 	defer udev_back
 }
