@@ -129,6 +129,7 @@ each_fault() {
 	fault_begin "$kind"
 	while :; do
 		n=$((n + 1))
+		# shellcheck disable=SC2034 # of the suite
 		FAULT="$kind $n" ROUND=$n
 		printf '<6>blksnap-test: fault %s\n' "$FAULT" >/dev/kmsg
 		"$@" "$n"

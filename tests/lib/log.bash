@@ -14,6 +14,7 @@ BAD_LOG+='|BUG [^ ]+ \(|ODEBUG|kmemleak: |turning off the locking correctness|no
 # A test writes this line to the log when it begins to look at it: what comes before, it has seen.
 LOG_LOOKED='blksnap-test: looked'
 # Where what no test has seen is kept, until the suite is over.
+# shellcheck disable=SC2034 # of who loads this
 LOG_UNSEEN=/run/blksnap-unseen
 
 # log_unseen LOG: prints what is bad in a log since the last test has looked at it; nothing, if none has, as when a kernel starts.
