@@ -197,14 +197,21 @@ refused_or_done() {
 	grep -q '^ *debug_locks: *1$' /proc/lockdep_stats
 	# slub looks at what the driver frees.
 	for cache in /sys/kernel/slab/kmalloc-*; do
-		[[ $(<"$cache/sanity_checks") == 1 && $(<"$cache/red_zone") == 1 && $(<"$cache/poison") == 1 ]] || continue
+		[[ $(<"$cache/sanity_checks") == 1 && $(<"$cache/red_zone") == 1 && $(<"$cache/poison") == 1 &&
+		$(<"$cache/store_user") == 1 ]] || continue
 		checked=$((checked + 1))
 	done
 	[[ $checked -gt 5 ]] || fail "only $checked caches are checked"
+	# It notes who asks; and where the module is has been noted.
+	mkdir "$SESSIONS/s"
+	grep -Eq '^ *[0-9]+ [a-z_]+\+.* \[blksnap\] ' /sys/kernel/debug/slab/kmalloc-*/alloc_traces
+	rmdir "$SESSIONS/s"
+	module_range
+	printf -v end '0x%x' "$end"
+	grep -qx "$start $end" /run/blksnap-places
 	! grep -qw 'kmemleak=off' /proc/cmdline || return 0
 	# kmemleak knows the memory of the module, and when it was asked for; and it looks when it is told to.
 	expect_log 'kmemleak: '
-	module_range
 	echo "dump=$start" >/sys/kernel/debug/kmemleak
 	log_has 'kmemleak: +comm "insmod"'
 	echo scan >/sys/kernel/debug/kmemleak

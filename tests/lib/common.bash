@@ -234,7 +234,17 @@ module_load() {
 		touch /run/blksnap-needed
 	fi
 	insmod "$KO" "$@" || return
+	module_note
 	[[ -d $SESSIONS && -d $TRACKERS ]] || fail "the module has no $SESSIONS or $TRACKERS"
+}
+
+# module_note: where the module is, for who looks for what it has left in memory (vm/leaks); on kernels where that can be found.
+module_note() {
+	local name size address
+	[[ -e /sys/kernel/debug/slab/kmalloc-64/alloc_traces ]] || return 0
+	while read -r name size _ _ _ address _; do
+		[[ $name != blksnap ]] || printf '%s 0x%x\n' "$address" $((address + size))
+	done </proc/modules >>/run/blksnap-places
 }
 
 module_unused() {
