@@ -41,7 +41,9 @@ static struct diff_segment *segment_new(struct file *file, const char *who)
 struct diff_segment *diff_segment_open(const struct path *root,
 				       const char *path, const char *who)
 {
-	return segment_new(file_open_root(root, path, SEGMENT_FLAGS | O_CREAT,
+	/* Links were followed when the path was written. */
+	return segment_new(file_open_root(root, path,
+					  SEGMENT_FLAGS | O_CREAT | O_NOFOLLOW,
 					  SEGMENT_MODE), who);
 }
 

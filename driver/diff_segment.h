@@ -34,6 +34,9 @@ struct diff_segment {
 	bool grown;
 };
 
+/* Larger ones are not made: a pin ends at 16 TiB, and so do files of ext4. */
+#define DIFF_SEGMENT_MAX (8ULL << 40)
+
 /**
  * diff_segment_open() - opens a file, or makes it
  * @root: where the path begins
@@ -41,7 +44,8 @@ struct diff_segment {
  * @who: for log lines; outlives the segment
  *
  * With the rights of the current task. Context: may sleep. Return: the segment, or
- * an ERR_PTR: -ENOMEM, or what opening it says, -EISDIR for a directory.
+ * an ERR_PTR: -ENOMEM, or what opening it says, -EISDIR for a directory, -ELOOP
+ * for a symbolic link.
  */
 struct diff_segment *diff_segment_open(const struct path *root,
 				       const char *path, const char *who);

@@ -325,6 +325,15 @@ static bool storage_has_ended(struct diff_storage *storage, unsigned int round)
 	return (int)(READ_ONCE(storage->ended) - round) >= 0;
 }
 
+bool diff_storage_alloc_now(struct diff_storage *storage, sector_t sectors,
+			    sector_t *pos)
+{
+	unsigned int round;
+
+	sectors = round_up(sectors, DIFF_STORAGE_UNIT_SECTORS);
+	return !storage_try(storage, sectors, pos, false, &round);
+}
+
 int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
 		       sector_t *pos)
 {

@@ -49,9 +49,9 @@ struct diff_extent {
  *
  * @given: bytes that it has before it is filled, whatever the limit. May be NULL
  * @room: bytes that there were for it, if there was no limit. May sleep
- * @fill: adds the first space, at least so many bytes if it can: called once,
- *	after the take has looked at @given and @room. Sets the error of the
- *	config. May sleep
+ * @fill: adds space until there are so many bytes, or more, if it can: called
+ *	after the take has looked at @given and @room, and again if it turns out
+ *	that more is needed. Sets the error of the config. May sleep
  * @grow: adds so many sectors, or more or fewer, by diff_storage_add().
  *	Called by one worker at a time; may sleep. NULL where that is impossible
  * @submit: does I/O to an extent without a device, whose @bi_sector is a position
@@ -279,6 +279,18 @@ diff_storage_open_memory(const struct diff_storage_config *config)
  * @storage: no I/O is in flight. Context: may sleep.
  */
 void diff_storage_close(struct diff_storage *storage);
+
+/**
+ * diff_storage_alloc_now() - takes space, in one piece, if it is there
+ * @storage: the storage
+ * @sectors: how many; rounded up to DIFF_STORAGE_UNIT
+ * @pos: where it begins
+ *
+ * If there is too little, it is to grow by as much, and this does not wait.
+ * Context: any but interrupts. Return: false if nothing was taken.
+ */
+bool diff_storage_alloc_now(struct diff_storage *storage, sector_t sectors,
+			    sector_t *pos);
 
 /**
  * diff_storage_alloc() - takes space, in one piece

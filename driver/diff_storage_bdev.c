@@ -6,12 +6,15 @@
  * file systems and RAID members, and must not take a preserved block for one.
  */
 #include <linux/blkdev.h>
+#include <linux/rcupdate.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/xarray.h>
 
 #include "compat/bdev.h"
 #include "diff_storage.h"
 #include "error.h"
+#include "origin.h"
 
 #define RESERVED_SECTORS (SZ_1M >> SECTOR_SHIFT)
 
@@ -56,6 +59,46 @@ static int bdev_check(struct block_device *bdev,
 	return 0;
 }
 
+/*
+ * What was written to a device through the page cache, and is not on it yet,
+ * would be written over what is preserved there. So would what was written to
+ * the whole of its disk, or to a partition of it.
+ */
+static int bdev_write_back_part(struct block_device *part)
+{
+	int ret = sync_blockdev(part);
+
+	if (!ret)
+		invalidate_bdev(part);
+	return ret;
+}
+
+static int bdev_write_back(struct block_device *bdev,
+			   const struct diff_storage_config *config)
+{
+	struct block_device *part;
+	unsigned long index;
+	int ret = 0;
+
+	rcu_read_lock();
+	xa_for_each(&bdev->bd_disk->part_tbl, index, part) {
+		if (!origin_overlaps(bdev, part) ||
+		    !kobject_get_unless_zero(bdev_kobj(part)))
+			continue;
+		rcu_read_unlock();
+		ret = bdev_write_back_part(part);
+		kobject_put(bdev_kobj(part));
+		rcu_read_lock();
+		if (ret)
+			break;
+	}
+	rcu_read_unlock();
+	if (!ret)
+		return 0;
+	return error_set(config->error, config->who, ret,
+			 "cannot write back what is cached of %s", config->path);
+}
+
 static int bdev_fill(struct diff_storage *storage,
 		     const struct diff_storage_config *config)
 {
@@ -92,6 +135,8 @@ diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config)
 		goto out;
 	}
 	ret = bdev_check(self->handle.bdev, config);
+	if (!ret)
+		ret = bdev_write_back(self->handle.bdev, config);
 	if (ret)
 		goto out_close;
 	ret = bdev_fill(&self->storage, config);

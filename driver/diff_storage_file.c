@@ -83,12 +83,18 @@ static int file_add_piece(void *priv, struct block_device *bdev, sector_t first,
 {
 	struct diff_storage_file *self = priv;
 	struct diff_storage *storage = &self->storage;
-	sector_t end = first + sectors;
+	sector_t untrimmed = first, end = first + sectors, rest;
 
 	self->owner->trim(storage->config.owner, bdev, &first, &end);
-	first = round_up(first, DIFF_STORAGE_UNIT_SECTORS);
-	end = round_down(end, DIFF_STORAGE_UNIT_SECTORS);
 	if (first >= end)
+		return 0;
+	/* An end that was trimmed lies well, whatever the partition begins with. */
+	rest = (end - first) % DIFF_STORAGE_UNIT_SECTORS;
+	if (first == untrimmed)
+		first += rest;
+	else
+		end -= rest;
+	if (first == end)
 		return 0;
 	return diff_storage_add(storage, bdev, NULL, first, end - first);
 }
@@ -181,7 +187,8 @@ static int file_grow(struct diff_storage *storage, sector_t sectors)
 	unsigned int noio = memalloc_noio_save();
 	int ret;
 
-	ret = file_grow_by(self, (u64)sectors << SECTOR_SHIFT);
+	ret = file_grow_by(self, min_t(u64, (u64)sectors << SECTOR_SHIFT,
+				       DIFF_SEGMENT_MAX));
 	memalloc_noio_restore(noio);
 	revert_creds(old);
 	return ret;
@@ -308,7 +315,7 @@ static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 }
 
 /* The rest of what is wanted, where the given file is smaller. */
-static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
+static int file_fill_more(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
 	struct diff_segment *segment;
@@ -331,16 +338,31 @@ static int file_fill_rest(struct diff_storage_file *self, u64 bytes)
 			 config->path);
 }
 
-static int file_fill_both(struct diff_storage_file *self, u64 bytes)
+static int file_fill_rest(struct diff_storage_file *self, u64 have, u64 bytes)
+{
+	u64 step;
+	int ret = 0;
+
+	for (; !ret && bytes >= have + DIFF_STORAGE_STEP; have += step) {
+		step = min_t(u64, round_down(bytes - have, DIFF_STORAGE_STEP),
+			     DIFF_SEGMENT_MAX);
+		ret = file_fill_more(self, step);
+	}
+	return ret;
+}
+
+static int file_fill_all(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
-	u64 first = i_size_read(file_inode(file_first(self)->file));
 	int ret;
 
-	ret = file_fill_first(self, bytes);
-	if (!ret && first && bytes >= first + DIFF_STORAGE_STEP)
-		ret = file_fill_rest(self, round_down(bytes - first,
-						      DIFF_STORAGE_STEP));
+	if (self->storage.size)
+		return file_fill_rest(self, self->storage.size << SECTOR_SHIFT,
+				      bytes);
+	ret = file_fill_first(self, min_t(u64, bytes, DIFF_SEGMENT_MAX));
+	if (!ret)
+		ret = file_fill_rest(self, i_size_read(file_inode(file_first(self)->file)),
+				     bytes);
 	if (!ret && !self->storage.size)
 		ret = error_set(config->error, config->who, -EINVAL,
 				"nothing of %s can be used", config->path);
@@ -351,7 +373,7 @@ static int file_fill(struct diff_storage *storage, u64 bytes)
 {
 	struct diff_storage_file *self = to_file(storage);
 	const struct cred *old = override_creds(self->target.cred);
-	int ret = file_fill_both(self, bytes);
+	int ret = file_fill_all(self, bytes);
 
 	revert_creds(old);
 	return ret;

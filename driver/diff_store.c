@@ -67,15 +67,38 @@ static bool store_begin(struct store *store, struct diff_area *area)
 	return store->sectors;
 }
 
-/* In one piece, so that what lies together on the origin does in the diff. */
+/* Only the first so many sectors have a place: the others are stored later. */
+static void store_cut(struct store *store, sector_t sectors)
+{
+	struct diff_area *area = store->area;
+	struct chunk *chunk, *next;
+	LIST_HEAD(later);
+
+	store->sectors = sectors;
+	list_for_each_entry_safe(chunk, next, &store->chunks, node) {
+		if (sectors)
+			sectors -= chunk_stored_sectors(chunk);
+		else
+			list_move_tail(&chunk->node, &later);
+	}
+	spin_lock_irq(&area->lock);
+	list_splice(&later, &area->ready);
+	spin_unlock_irq(&area->lock);
+}
+
+/*
+ * In one piece, so that what lies together on the origin does in the diff. If
+ * there is no room for all of it, the storage is asked for more, and meanwhile
+ * what room there is is used; only if there is none at all this waits.
+ */
 static int store_place(struct store *store)
 {
 	struct diff_storage *storage = store->area->config.storage;
+	sector_t sectors = 0, wanted, pos;
 	struct chunk *chunk;
-	sector_t pos;
 	int ret = 0;
 
-	if (!diff_storage_alloc(storage, store->sectors, &pos)) {
+	if (diff_storage_alloc_now(storage, store->sectors, &pos)) {
 		list_for_each_entry(chunk, &store->chunks, node) {
 			chunk->diff_sector = pos;
 			pos += chunk_stored_sectors(chunk);
@@ -83,12 +106,20 @@ static int store_place(struct store *store)
 		return 0;
 	}
 	list_for_each_entry(chunk, &store->chunks, node) {
-		ret = diff_storage_alloc(storage, chunk_stored_sectors(chunk),
-					 &chunk->diff_sector);
+		wanted = chunk_stored_sectors(chunk);
+		if (!sectors)
+			ret = diff_storage_alloc(storage, wanted,
+						 &chunk->diff_sector);
+		else if (!diff_storage_alloc_now(storage, wanted,
+						 &chunk->diff_sector))
+			ret = -EAGAIN;
 		if (ret)
 			break;
+		sectors += wanted;
 	}
-	return ret;
+	if (ret == -EAGAIN)
+		store_cut(store, sectors);
+	return sectors ? 0 : ret;
 }
 
 static void store_put(struct store *store)

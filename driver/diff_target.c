@@ -89,7 +89,7 @@ static char *target_new(const char *name)
 {
 	const char *base = strrchr(name, '/');
 	char *parent, *text;
-	struct path path;
+	struct path path, link;
 	int ret;
 
 	base = base ? base + 1 : name;
@@ -108,6 +108,11 @@ static char *target_new(const char *name)
 	ret = target_is_for_devices(&path) || target_is_in_configfs(&path) ?
 		-ENOENT :
 		path_permission(&path, MAY_WRITE | MAY_EXEC);
+	/* What it leads to would be made in another directory. */
+	if (!ret && !kern_path(name, 0, &link)) {
+		path_put(&link);
+		ret = -ELOOP;
+	}
 	text = ret ? ERR_PTR(ret) : target_absolute(&path, base);
 	path_put(&path);
 	return text;
@@ -123,6 +128,10 @@ static int target_refuse(const char *path, int err, struct error_text *error,
 				 path);
 	case -EBUSY:
 		return error_set(error, who, err, "%s is in use, or immutable",
+				 path);
+	case -ELOOP:
+		return error_set(error, who, err,
+				 "%s is a symbolic link that leads to nothing",
 				 path);
 	case -EROFS:
 		return error_set(error, who, err,

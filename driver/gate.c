@@ -132,7 +132,7 @@ static bool gate_reserve_is_full(const struct gate *gate)
  * does not find, but then the reserve was full; and what is taken from there
  * comes back there, by here.
  */
-static void gate_free_write(struct gate *gate, struct origin_write *write)
+static void __gate_free_write(struct gate *gate, struct origin_write *write)
 {
 	if (!gate_reserve_is_full(gate) ||
 	    this_cpu_cmpxchg(spare_write, NULL, write))
@@ -142,6 +142,17 @@ static void gate_free_write(struct gate *gate, struct origin_write *write)
 		queue_work(gate->awaited_wq, &gate->raw_work);
 }
 
+/*
+ * The worker that submits a held write may be blocked by others when that is
+ * complete already. Nobody may have its origin_write before: the kernel leaves a
+ * work_struct that is queued to the worker who runs it.
+ */
+static void gate_leave_write(struct gate *gate, struct origin_write *write)
+{
+	if (!write->held_ns || atomic_dec_and_test(&write->keepers))
+		__gate_free_write(gate, write);
+}
+
 static void gate_endio(struct bio *bio)
 {
 	struct origin_write *write = bio->bi_private;
@@ -149,7 +160,7 @@ static void gate_endio(struct bio *bio)
 
 	bio->bi_end_io = write->end_io;
 	bio->bi_private = write->private;
-	gate_free_write(gate, write);
+	gate_leave_write(gate, write);
 	percpu_ref_put(&gate->writes);
 
 	if (chained_is(bio->bi_end_io))
@@ -417,6 +428,7 @@ static void gate_begin_hold(struct origin_write *write)
 {
 	INIT_WORK(&write->work, gate_work);
 	write->held_ns = ktime_get_ns();
+	atomic_set(&write->keepers, 2); /* its worker, and its completion */
 	write->stalled_for = NULL;
 	trace_blksnap_hold(disk_devt(write->gate->disk), write->first,
 			   write->last - write->first + 1);
@@ -523,7 +535,7 @@ static struct origin_write *gate_adopt_raw(struct gate *gate)
 	sector_t first;
 
 	spin_lock_irq(&gate->lock);
-	smp_mb(); /* pairs with gate_free_write() */
+	smp_mb(); /* pairs with __gate_free_write() */
 	bio = bio_list_peek(&gate->raw);
 	if (bio) {
 		first = gate_first_sector(bio);
@@ -582,7 +594,7 @@ static void gate_drop(struct gate *gate, struct origin_write *write)
 {
 	struct bio *bio = write->bio;
 
-	gate_free_write(gate, write);
+	__gate_free_write(gate, write);
 	gate_unhold(gate);
 	bio_endio(bio);
 }
@@ -614,20 +626,22 @@ static void gate_work(struct work_struct *work)
 		return;
 	}
 	submit_bio_noacct(bio);
+	gate_leave_write(gate, write);
 	gate_unhold(gate);
 }
 
 /* Watchers */
 
-/* Waits for what the queue holds; a bio-based queue holds nothing. */
+/*
+ * Waits for what the queue holds; and, if that is bio-based, for who has not come
+ * back from the driver: he may sleep there, and his write not be accounted yet.
+ */
 static int gate_flush_queue(struct gate *gate, unsigned long deadline)
 {
 	struct request_queue *q = gate->disk->queue;
 	long left = deadline - jiffies;
 	int ret = 0;
 
-	if (!queue_is_mq(q))
-		return 0;
 	blk_freeze_queue_start(q);
 	if (left <= 0 || !blk_mq_freeze_queue_wait_timeout(q, left))
 		ret = -ETIMEDOUT;
@@ -646,7 +660,7 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 	up_write(&gate->watchers_sem);
 	/*
 	 * Who was not counted has not only decided, but also left the function
-	 * below the hook: his write is in the queue, or accounted.
+	 * below the hook, or sleeps there: what he has entered is the queue.
 	 */
 	start = jiffies;
 	synchronize_rcu();

@@ -25,6 +25,7 @@ struct gate_watcher;
  *	a @stalled_for
  * @stalled_for: whose memory it waits for (a struct starved); NULL: nobody's
  * @joined: belongs to the watcher that parks it; false at first
+ * @keepers: who needs it yet, of a write that was held
  * @end_io: the submitter's completion, while the write is passed
  * @private: the submitter's private pointer, while the write is passed
  *
@@ -42,6 +43,7 @@ struct origin_write {
 	u64 stalled_ns;
 	const void *stalled_for;
 	bool joined;
+	atomic_t keepers;
 	bio_end_io_t *end_io;
 	void *private;
 };

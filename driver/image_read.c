@@ -101,13 +101,17 @@ static void image_read_put(struct image_read *read)
 	struct image_reader *reader = read->reader;
 	struct diff_area *area = reader->area;
 	struct bio *bio = read->bio;
+	blk_status_t status;
 
 	if (!atomic_dec_and_test(&read->pending))
 		return;
-	bio->bi_status = READ_ONCE(read->status);
+	status = READ_ONCE(read->status);
 	/* After every look at the map. */
 	if (diff_area_state(area) != DIFF_AREA_ACTIVE)
-		bio->bi_status = BLK_STS_IOERR;
+		status = BLK_STS_IOERR;
+	/* What is chained to it may have failed already. */
+	if (status)
+		bio->bi_status = status;
 	mempool_free(read, &reader->reads);
 	diff_area_unuse(area);
 	bio_endio(bio);

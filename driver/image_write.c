@@ -45,10 +45,14 @@ static void image_write_put(struct image_write *write)
 	struct image_writer *writer = write->writer;
 	struct diff_area *area = writer->area;
 	struct bio *bio = write->bio;
+	blk_status_t status;
 
 	if (!atomic_dec_and_test(&write->pending))
 		return;
-	bio->bi_status = READ_ONCE(write->status);
+	status = READ_ONCE(write->status);
+	/* What is chained to it may have failed already. */
+	if (status)
+		bio->bi_status = status;
 	mempool_free(write, &writer->writes);
 	diff_area_unuse(area);
 	bio_endio(bio);

@@ -12,6 +12,10 @@
 #include "image.h"
 #include "memory.h"
 
+#ifdef CONFIG_PREEMPT_RT
+#error "blksnap completes and preserves writes where a PREEMPT_RT kernel may not sleep: such kernels are not supported"
+#endif
+
 static int __init blksnap_init(void)
 {
 	int ret;

@@ -255,6 +255,9 @@ bool memory_is_short(void)
 {
 	size_t share = memory_bound() / 2;
 
+	/* Less than half of it may be in use, and what is wanted be more than the rest. */
+	if (unlikely(READ_ONCE(memory_refused)))
+		return true;
 	if (unlikely(memory_is_squeezed()))
 		share = READ_ONCE(memory_exhausted) ?
 				0 : min_t(size_t, share, MEMORY_KEPT);

@@ -58,7 +58,8 @@ static int pin_activate(struct pinned_file *pin)
 	pin->info.swap_extent_root = RB_ROOT;
 	spin_lock_init(&pin->info.lock);
 	pin->info.bdev = inode->i_sb->s_bdev;
-	pin->info.max = i_size_read(inode) >> PAGE_SHIFT;
+	pin->info.max = min_t(u64, i_size_read(inode) >> PAGE_SHIFT,
+			      PINNED_FILE_MAX >> PAGE_SHIFT);
 	ret = pin_ops(pin->file)->swap_activate(&pin->info, pin->file, &span);
 	if (ret >= 0 && !compat_swap_through_fs(&pin->info) && pin->info.bdev)
 		return 0;

@@ -2,11 +2,16 @@
 #ifndef BLKSNAP_PINNED_FILE_H
 #define BLKSNAP_PINNED_FILE_H
 
+#include <linux/limits.h>
+#include <linux/mm_types.h>
 #include <linux/types.h>
 
 struct block_device;
 struct file;
 struct pinned_file;
+
+/* Of a larger file only so much is used: the kernel counts swap in 32 bits. */
+#define PINNED_FILE_MAX ((u64)UINT_MAX << PAGE_SHIFT)
 
 /**
  * typedef pinned_file_fn - is told of a piece of a file

@@ -286,21 +286,32 @@ static int session_storage_pick_limit(struct session *session)
 			 "too little free space for %s", session->diff_file);
 }
 
+/* As far as it is known where it lies. */
+static bool session_storage_is_on_origin(const struct session *session)
+{
+	const struct block_device *bdev = session->storage->bdev;
+
+	return bdev && session_storage_disk_is_origin(session, bdev->bd_disk);
+}
+
 /* It has all its space from the start where it could not grow later. */
 static int session_storage_fill(struct session *session)
 {
 	struct diff_storage *storage = session->storage;
-	u64 bytes = min_t(u64, session->diff_limit, S64_MAX);
+	u64 all = min_t(u64, session->diff_limit, S64_MAX), bytes = all;
 	u64 low = min(session_diff_low(session, bytes), bytes / 2);
 	u64 first = max(2 * low, DIFF_FIRST_MIN);
+	int ret;
 
 	/* The limit may be far away: to begin with, half of the room will do. */
 	first = min(first, max(storage->ops->room(storage) / 2, DIFF_FIRST_MIN));
-	if (diff_storage_does_io(storage) ||
-	    (storage->bdev &&
-	     !session_storage_disk_is_origin(session, storage->bdev->bd_disk)))
+	if (!session_storage_is_on_origin(session))
 		bytes = min(bytes, round_up(first, DIFF_STORAGE_STEP));
-	return storage->ops->fill(storage, bytes);
+	ret = storage->ops->fill(storage, bytes);
+	/* btrfs, or XFS with two devices, says only now where that is. */
+	if (!ret && bytes < all && session_storage_is_on_origin(session))
+		ret = storage->ops->fill(storage, all);
+	return ret;
 }
 
 static int session_storage_prepare(struct session *session,

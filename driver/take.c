@@ -584,18 +584,43 @@ static void take_open_gates(struct session *session, struct snapshot *from)
 		gate_open(tracker_gate(snapshot->tracker));
 }
 
+/* Are they on one layer, so that neither waits for the other? */
+static bool snapshot_is_beside(const struct snapshot *snapshot,
+			       const struct snapshot *other)
+{
+	return snapshot->stack.served == other->stack.served &&
+	       snapshot->stack.height == other->stack.height;
+}
+
+/*
+ * What is on one layer is closed before any of it is waited for: who writes to
+ * several of them (btrfs with mirrors) may have passed one, and be held at the
+ * next. Returns what is on the next layer, or the head of the list.
+ */
+static struct snapshot *take_close_layer(struct session *session,
+					 struct snapshot *first)
+{
+	struct snapshot *snapshot = first;
+
+	list_for_each_entry_from(snapshot, &session->snapshots, node) {
+		if (!snapshot_is_beside(snapshot, first))
+			return snapshot;
+		gate_close(tracker_gate(snapshot->tracker));
+	}
+	return list_entry(&session->snapshots, struct snapshot, node);
+}
+
 static int take_close_gates(struct session *session)
 {
 	unsigned long deadline = take_deadline();
 	struct snapshot *snapshot, *next;
-	struct gate *gate;
 
+	next = list_first_entry(&session->snapshots, struct snapshot, node);
 	list_for_each_entry(snapshot, &session->snapshots, node) {
-		gate = tracker_gate(snapshot->tracker);
-		gate_close(gate);
-		if (!gate_drain(gate, deadline))
+		if (snapshot == next)
+			next = take_close_layer(session, snapshot);
+		if (!gate_drain(tracker_gate(snapshot->tracker), deadline))
 			continue;
-		next = list_next_entry(snapshot, node);
 		take_open_gates(session, next);
 		return take_blame(snapshot,
 				  error_set(&snapshot->error, snapshot->label,

@@ -581,6 +581,65 @@ md_stop() {
 	losetup -d "$LOOP"
 }
 
+# --- what others have cached, and chained ---------------------------------------------------------------------------
+
+# cached_store STORE WRITTEN: what is in the page cache of a device, for a part of the difference storage STORE.
+cached_store() {
+	# The last one who closes a device writes it back; and so does the kernel, after a while.
+	exec 9<"$2"
+	dd if=/dev/zero of="$2" bs=1M seek=3 count=32 conv=nocreat status=none
+	session_of "$1" "$(disk 1)"
+	stamp fill "$(disk 1)" --seed "$SEED" --length 32M --seq 2
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -gt 4000 ]]
+	blockdev --flushbufs "$2"
+	exec 9<&-
+	image_is "$(image_of s s1)" --length 32M
+	session_destroy s
+}
+
+@test "engine: I2: what was written to the device of the differences, and is still cached, is not written over them" {
+	skip_unless_diff device 'it is about devices'
+	echo 4M >"$MEMORY_LIMIT"
+	partition "$(disk 2)" 100M
+	# It would have the kernel read the table again, for which that is written back.
+	udev_away
+	filled "$(disk 1)" --length 32M
+	cached_store "$(disk 2)" "$(disk 2)"
+	filled "$(disk 1)" --length 32M
+	cached_store "$(part "$(disk 2)" 1)" "$(disk 2)"
+	filled "$(disk 1)" --length 32M
+	cached_store "$(disk 2)" "$(part "$(disk 2)" 1)"
+}
+
+halves_stop() {
+	[[ ! -e /dev/md/halves ]] || mdadm --stop /dev/md/halves
+	settle
+}
+
+# The end of what was chained to a read comes before its own.
+@test "engine: I2: a read in two parts, of two images, that fails in the first one, fails" {
+	local name
+	modprobe dm-delay
+	for name in 1 2; do
+		dm_linear "half$name" "$(disk 3)" 65536 $((name * 65536))
+		filled "/dev/mapper/half$name" --length 1M
+	done
+	session_of "$DIFF" /dev/mapper/half{1,2}
+	dm_switch half1 "0 128 error"$'\n'"128 65408 linear $(disk 3) $((65536 + 128))"
+	dm_switch half2 "0 65536 delay $(disk 3) 131072 300 $(disk 3) 131072 0"
+	refuses EIO dd if=/dev/blksnap/s/s1 of=/dev/null bs=64K count=1 iflag=direct status=none
+	mdadm --build /dev/md/halves --level=0 --chunk=64 --raid-devices=2 /dev/blksnap/s/s1 /dev/blksnap/s/s2
+	defer halves_stop
+	settle
+	name=$(readlink -e /dev/md/halves)
+	# Or else it counts them by bios of its own.
+	echo 0 >"/sys/block/${name##*/}/queue/iostats"
+	refuses EIO dd if="$name" of=/dev/null bs=128K count=1 iflag=direct status=none
+	dd if="$name" of=/dev/null bs=128K count=1 skip=1 iflag=direct status=none
+	halves_stop
+	session_destroy s
+}
+
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 @test "engine: statistics: each write is counted once, as held or as passed" {

@@ -370,6 +370,15 @@ without() {
 	# Or to itself.
 	ln -s loop "$dir/loop"
 	refused s ELOOP put "$SESSIONS/s/diff_file" "$dir/loop"
+	# Or to nothing: what is made would lie in another directory, perhaps of another file system, than what it grows by.
+	ln -s /dev/shm/blksnap-diff "$dir/nothing"
+	refused s ELOOP put "$SESSIONS/s/diff_file" "$dir/nothing"
+	[[ $(session_get s error) == "ELOOP: $dir/nothing is a symbolic link that leads to nothing" ]]
+	# A link that has come since is not followed.
+	put "$SESSIONS/s/diff_file" "$dir/later"
+	ln -s /dev/shm/blksnap-diff "$dir/later"
+	refused_take s ELOOP
+	[[ ! -e /dev/shm/blksnap-diff ]]
 	session_destroy s
 	umount "$dir"
 }
@@ -557,6 +566,74 @@ mebibytes() {
 	fs_whole "$(disk 2)" ext4
 }
 
+# What the kernel counts of a swap file has 32 bits.
+@test "diff file: of seventeen tebibytes, made, given, and on its own origin" {
+	local dir
+	loop_make 40T
+	mkfs.xfs -q -K -l size=64m "$LOOP"
+	dir=$(mount_test "$LOOP" large)
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 17T
+	put "$SESSIONS/s/diff_low" 9T
+	session_take s
+	[[ $(session_get s diff_size) -eq $((17 << 40)) ]] || fail "it has $(session_get s diff_size) bytes"
+	session_release s
+	# It cannot grow there, so it has all of it at once.
+	put "$SESSIONS/s/s1/device" "$LOOP"
+	put "$SESSIONS/s/diff_low" 0
+	session_take s
+	[[ $(session_get s diff_size) -gt $(((17 << 40) - (16 << 20))) ]] || fail "it has $(session_get s diff_size) bytes"
+	session_release s
+	put "$SESSIONS/s/s1/device" "$(disk 1)"
+	fallocate -l 17T "$dir/diff"
+	put "$SESSIONS/s/diff_limit" 0
+	session_take s
+	[[ $(session_get s diff_size) -ge $(((16 << 40) - (1 << 20))) ]] || fail "it has $(session_get s diff_size) bytes"
+	session_destroy s
+	umount "$dir"
+}
+
+@test "diff file: on btrfs it grows ahead of need as elsewhere; on its own origin it has all of it at once" {
+	local dir
+	fs_on "$(disk 7)" btrfs
+	session_make s "$dir" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 1G
+	session_take s
+	[[ $(session_get s diff_size) -le $((256 << 20)) ]] || fail "it has $(session_get s diff_size) bytes already"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=400 oflag=direct status=none
+	state_is s active || fail "$(session_get s error)"
+	session_release s
+	put "$SESSIONS/s/s1/device" "$(disk 7)"
+	session_take s
+	[[ $(session_get s diff_size) -gt $((1008 << 20)) ]] || fail "it has $(session_get s diff_size) bytes only"
+	session_destroy s
+	umount "$dir"
+}
+
+stored_at_least() {
+	[[ $(stat_of "$(image_of s s1)" chunks_stored) -ge $1 ]]
+}
+
+@test "diff file: while it does not grow, what room there is is used" {
+	local dir
+	echo 96M >"$MEMORY_LIMIT"
+	fs_on "$(disk 7)" ext4
+	session_make s "$dir" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 192M
+	put "$SESSIONS/s/diff_low" 64M
+	session_take s
+	[[ $(session_get s diff_size) -eq $((128 << 20)) ]]
+	fsfreeze -f "$dir"
+	defer eval "fsfreeze -u $dir 2>/dev/null || true"
+	# The last batch is larger than what is left then, and more stays in memory than is stored for.
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=200 oflag=direct status=none
+	wait_until 30 stored_at_least $((127 << 8))
+	state_is s active || fail "$(session_get s error)"
+	fsfreeze -u "$dir"
+	session_destroy s
+	umount "$dir"
+}
+
 @test "diff file: low space is announced once, a limit that is raised takes effect" {
 	local dir events=$BATS_TEST_TMPDIR/events
 	fs_on "$(disk 2)" ext4
@@ -741,6 +818,33 @@ own_fs() {
 
 @test "diff file: on the origin's own XFS, under load" {
 	own_fs xfs nouuid
+}
+
+# The pieces of the file are no multiple of anything on the disk.
+@test "diff file: on a partition that begins anywhere, the disk is the origin: what is stored is not preserved" {
+	local dir disk before
+	disk=$(disk 7)
+	printf 'start=63, size=4000000, type=83\n' | sfdisk -q -X dos "$disk" >/dev/null
+	settle
+	defer partition_wipe "$disk"
+	fs_on "$(part "$disk" 1)" ext4
+	# Holes of 12 KiB and more everywhere.
+	dd if=/dev/zero of="$dir/all" bs=1M status=none || true
+	for ((at = 0; at < 400; at++)); do
+		fallocate -p -o $((at * 1048576)) -l $((512 * 1024 + at % 7 * 4096)) "$dir/all"
+	done
+	sync -f "$dir"
+	session_make s "$dir" "$disk"
+	put "$SESSIONS/s/diff_limit" 64M
+	session_take s
+	before=$(stat_of "$(image_of s s1)" chunks_preserved)
+	# Outside of the partition.
+	dd if=/dev/zero of="$disk" bs=1M seek=3000 count=32 oflag=direct status=none
+	wait_until 30 stored_at_least 6000
+	[[ $(($(stat_of "$(image_of s s1)" chunks_preserved) - before)) -le $((8192 + 40)) ]] ||
+		fail "$before granules were preserved, and then $(stat_of "$(image_of s s1)" chunks_preserved)"
+	session_destroy s
+	umount "$dir"
 }
 
 @test "diff file: an image is written to where the difference storage is" {

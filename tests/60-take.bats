@@ -389,6 +389,52 @@ raid_stop() {
 	session_destroy s
 }
 
+# The first write after a while waits in the driver, until the members have noted that they may differ, and is not accounted before.
+@test "take: the first one of a RAID 1, whose driver has a writer wait" {
+	local name md
+	for name in 1 2; do
+		delayed "member$name" "$(disk 3)" 65536 0 700 $((name * 65536))
+	done
+	raid_make 1 /dev/mapper/member{1,2}
+	md=$(readlink -e /dev/md/test)
+	stamp fill "$md" --seed 60 --length 1M
+	wait_until 60 eval "[[ \$(<'/sys/block/${md##*/}/md/array_state') == clean ]]"
+	session_make s "$(disk 2)" "$md"
+	background writer stamp fill "$md" --seed 60 --length 4K --seq 2
+	wait_until 10 hangs "${BACKGROUND[writer]}"
+	takes s
+	[[ $(session_get s hold_us) -gt 0 ]]
+	background_end writer
+	# The write was passed before the instant.
+	stamp verify "$(image_of s s1)" --seed 60 --length 4K --seq 2
+	stamp fill "$md" --seed 60 --length 1M --seq 3
+	stamp verify "$(image_of s s1)" --seed 60 --length 4K --seq 2
+	session_destroy s
+}
+
+# It ends a write to both as one, with the later one of the two; and older kernels do not freeze it.
+@test "take: a btrfs with mirrors, ten takes of both its disks while it is written to" {
+	local name
+	for name in 1 2; do
+		delayed "mirror$name" "$(disk "$((name + 2))")" 1048576 0 $((name * 30))
+	done
+	mkfs.btrfs -q -f -d raid1 -m raid1 /dev/mapper/mirror{1,2}
+	modprobe -q btrfs || true
+	mount_test /dev/mapper/mirror1 mirrors device=/dev/mapper/mirror2 >/dev/null
+	defer umount /mnt/test-mirrors
+	background writer fio --name=writer --directory=/mnt/test-mirrors --rw=randwrite --bs=4k --fsync=4 --size=16M --numjobs=4 \
+		--time_based --runtime=600 --thread
+	wait_until 60 requests_in_flight "$(readlink -e /dev/mapper/mirror2)"
+	session_make s "$(disk 2)" /dev/mapper/mirror{2,1}
+	for _ in $(seq "$(rounds 10)"); do
+		takes s
+		background_runs writer
+		releases s
+	done
+	background_kill writer
+	session_destroy s
+}
+
 # It splits in turn what has been split off.
 @test "take: writes of 4 MiB that a RAID 10 splits, twenty takes" {
 	local md name

@@ -251,6 +251,16 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: an image that has not the size it had, as it is being released, is not copied" {
+	local file=$BATS_TEST_TMPDIR/image
+	truncate -s 1M "$file"
+	run -1 blksnap-copy save --size 2097152 --heading '# test' "$file" "$file.full" "$file.index"
+	[[ $output == "blksnap: $file has 1048576 bytes, and had 2097152: the image has gone" && ! -e $file.full ]]
+	blksnap-copy save --size 1048576 --heading '# test' "$file" "$file.full" "$file.index"
+	run -1 blksnap-copy send --size 2097152 "$file"
+	[[ $output == *'the image has gone' ]]
+}
+
 @test "backup: a snapshot is backed up once; an image that was written to is not" {
 	local image
 	backup_disk

@@ -2,14 +2,15 @@
 /*
  * blksnap-copy: moves the data of `blksnap backup`, `verify`, `merge` and `restore`, which know what is to be moved.
  *
- *	save [--map FILE --block SIZE] [--since N] [--kept INDEX [--kept-since N]] [--unwritten FILE] --heading TEXT
- *			IMAGE DATA INDEX
+ *	save [--map FILE --block SIZE] [--since N] [--kept INDEX [--kept-since N]] [--unwritten FILE] [--size BYTES]
+ *			--heading TEXT IMAGE DATA INDEX
  *		writes a backup of IMAGE. Without --since a full: DATA is IMAGE with holes. With it, one after the other,
  *		the blocks of which the map has a byte above N. INDEX has their checksums, below a line with the heading.
  *		--kept: the index of a backup to the same DATA that was interrupted. What it has is kept, but for blocks
  *		with a byte above --kept-since; DATA has to be as long as it says. --unwritten: how much was written to
- *		IMAGE. As soon as that is not 0, nothing more is indexed, and it fails.
- *	send [--map FILE --block SIZE --since N] [--unwritten FILE] IMAGE
+ *		IMAGE. As soon as that is not 0, nothing more is indexed, and it fails. --size: what IMAGE has to have; one
+ *		that is just being released has less.
+ *	send [--map FILE --block SIZE --since N] [--unwritten FILE] [--size BYTES] IMAGE
  *		the same to stdout, which ends with a line that tells the other end whether it has all. It does not get that
  *		line if IMAGE was written to.
  *	restore [--device [--larger]] TARGET SIZE {full|packed DATA INDEX}...
@@ -46,10 +47,10 @@
 
 static struct {
 	const char *map, *kept, *heading, *unwritten, *label;
-	uint64_t block_size;
+	uint64_t block_size, size;
 	int since, kept_since;
 	bool device, larger, update;
-} option = { .since = -1, .kept_since = 255 };
+} option = { .size = UINT64_MAX, .since = -1, .kept_since = 255 };
 
 /* --- what all parts use ------------------------------------------------------------------------------------------- */
 
@@ -179,6 +180,7 @@ static void load_map(struct map *map)
 static struct source *open_image(const char *path, struct index *kept, uint64_t *size)
 {
 	struct image_options options = { .since = option.since, .kept_since = option.kept_since };
+	struct source *source;
 
 	load_map(&options.map);
 	if (option.since >= 0 && !options.map.bytes)
@@ -187,7 +189,10 @@ static struct source *open_image(const char *path, struct index *kept, uint64_t 
 		index_load(kept, option.kept, option.since >= 0, true);
 		options.kept = kept;
 	}
-	return source_image(path, &options, size);
+	source = source_image(path, &options, size);
+	if (option.size != UINT64_MAX && *size != option.size)
+		die("%s has %" PRIu64 " bytes, and had %" PRIu64 ": the image has gone", path, *size, option.size);
+	return source;
 }
 
 /* A file that was lost would be made anew, as one hole. */
@@ -310,6 +315,7 @@ static const struct option long_options[] = {
 	{ "kept-since", required_argument, NULL, 'c' },
 	{ "heading", required_argument, NULL, 'h' },
 	{ "unwritten", required_argument, NULL, 'w' },
+	{ "size", required_argument, NULL, 'z' },
 	{ "progress", required_argument, NULL, 'p' },
 	{ "larger", no_argument, NULL, 'l' },
 	{ "device", no_argument, NULL, 'd' },
@@ -343,6 +349,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'w':
 			option.unwritten = optarg;
+			break;
+		case 'z':
+			option.size = number(optarg, INT64_MAX);
 			break;
 		case 'p':
 			option.label = optarg;

@@ -171,7 +171,7 @@ backup_image() {
 	[[ $kind == full ]] || increment=(--since "$since")
 	# Nothing is indexed that was read when the image may have been written to already: what is indexed may be kept.
 	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --unwritten "$image_statistics/chunks_written" \
-		--heading "$heading" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
+		--size "$image_size" --heading "$heading" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
 	describe "$id"
 	m_data[$id]=$id.$kind
 	m_index[$id]=$id.$kind.index
@@ -219,7 +219,7 @@ backup_stream() {
 	[[ $kind == full ]] || increment=("${map_options[@]}" --since "$since")
 	make_manifest "$id"
 	printf '%s\n' "$stream_head" "$manifest"
-	copy "$name" send "${increment[@]}" --unwritten "$image_statistics/chunks_written" "$image" || fail "$name: not backed up"
+	copy "$name" send "${increment[@]}" --unwritten "$image_statistics/chunks_written" --size "$image_size" "$image" || fail "$name: not backed up"
 	[[ -z $opt_manifest ]] || {
 		printf '%s\n' "$manifest" >"$opt_manifest.partial"
 		sync -- "$opt_manifest.partial"
