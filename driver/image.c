@@ -217,7 +217,8 @@ int image_add(struct image *image)
 	ret = device_add_disk(NULL, image->disk, config->cbt ?
 			      config->cbt_groups : config->groups);
 	image->added = !ret;
-	return ret;
+	/* Its name had no memory: the kernel has not looked, and misses it here. */
+	return ret == -EINVAL ? -ENOMEM : ret;
 }
 
 void image_destroy(struct image *image)
