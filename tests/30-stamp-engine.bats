@@ -253,6 +253,26 @@ watch_polled() {
 
 # --- where preserved data goes ---------------------------------------------------------------------------------------
 
+@test "engine: I4: memory_limit is lowered, and a granule is larger than what is left of it: the others store" {
+	skip_unless_diff device 'it takes two storages'
+	echo 64M >"$MEMORY_LIMIT"
+	session_make s "$(disk 2)" "$(disk 1)"
+	put "$SESSIONS/s/s1/chunk_size" 16M
+	session_take s
+	session_make t "$(disk 4)" "$(disk 3)"
+	session_take t
+	dd if=/dev/zero of="$(disk 3)" bs=1M count=10 oflag=direct status=none
+	[[ $(stat_of "$(image_of t s1)" chunks_in_memory) -eq 2560 ]]
+	# Less than half of it is in use, and not as much is left as the granule takes.
+	echo 24M >"$MEMORY_LIMIT"
+	dd if=/dev/zero of="$(disk 1)" bs=4K count=1 oflag=direct status=none
+	state_is s active || fail "$(session_get s error)"
+	state_is t active
+	[[ $(stat_of "$(image_of t s1)" chunks_stored) -eq 2560 ]]
+	session_destroy s
+	session_destroy t
+}
+
 @test "engine: I4: with little memory, what is preserved is stored and read from there" {
 	local origin image most=0 now storm
 	echo 4M >"$MEMORY_LIMIT"
