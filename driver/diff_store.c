@@ -88,8 +88,8 @@ static void store_cut(struct store *store, sector_t sectors)
 
 /*
  * In one piece, so that what lies together on the origin does in the diff. If
- * there is no room for all of it, the storage is asked for more, and meanwhile
- * what room there is is used; only if there is none at all this waits.
+ * there is no room for all of it, the storage is asked for more, and a part of
+ * it is stored meanwhile; only if there is no room at all this waits.
  */
 static int store_place(struct store *store)
 {

@@ -13,7 +13,7 @@
 #include "memory.h"
 
 #ifdef CONFIG_PREEMPT_RT
-#error "blksnap completes and preserves writes where a PREEMPT_RT kernel may not sleep: such kernels are not supported"
+#error "PREEMPT_RT is not supported: writes complete where such a kernel may not sleep"
 #endif
 
 static int __init blksnap_init(void)
