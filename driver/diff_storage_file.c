@@ -314,7 +314,7 @@ static int file_fill_first(struct diff_storage_file *self, u64 bytes)
 	return 0;
 }
 
-/* The rest of what is wanted, where the given file is smaller. */
+/* One more segment. */
 static int file_fill_more(struct diff_storage_file *self, u64 bytes)
 {
 	const struct diff_storage_config *config = &self->storage.config;
@@ -338,6 +338,7 @@ static int file_fill_more(struct diff_storage_file *self, u64 bytes)
 			 config->path);
 }
 
+/* What is missing to what is wanted, in segments that are not too large. */
 static int file_fill_rest(struct diff_storage_file *self, u64 have, u64 bytes)
 {
 	u64 step;

@@ -132,7 +132,7 @@ static bool gate_reserve_is_full(const struct gate *gate)
  * does not find, but then the reserve was full; and what is taken from there
  * comes back there, by here.
  */
-static void __gate_free_write(struct gate *gate, struct origin_write *write)
+static void gate_free_write(struct gate *gate, struct origin_write *write)
 {
 	if (!gate_reserve_is_full(gate) ||
 	    this_cpu_cmpxchg(spare_write, NULL, write))
@@ -150,7 +150,7 @@ static void __gate_free_write(struct gate *gate, struct origin_write *write)
 static void gate_leave_write(struct gate *gate, struct origin_write *write)
 {
 	if (!write->held_ns || atomic_dec_and_test(&write->keepers))
-		__gate_free_write(gate, write);
+		gate_free_write(gate, write);
 }
 
 static void gate_endio(struct bio *bio)
@@ -535,7 +535,7 @@ static struct origin_write *gate_adopt_raw(struct gate *gate)
 	sector_t first;
 
 	spin_lock_irq(&gate->lock);
-	smp_mb(); /* pairs with __gate_free_write() */
+	smp_mb(); /* pairs with gate_free_write() */
 	bio = bio_list_peek(&gate->raw);
 	if (bio) {
 		first = gate_first_sector(bio);
@@ -594,7 +594,7 @@ static void gate_drop(struct gate *gate, struct origin_write *write)
 {
 	struct bio *bio = write->bio;
 
-	__gate_free_write(gate, write);
+	gate_free_write(gate, write);
 	gate_unhold(gate);
 	bio_endio(bio);
 }

@@ -159,7 +159,8 @@ void gate_put(struct gate *gate);
  *
  * When this returns, each write that begins is shown, and on a request-based
  * disk those that had begun earlier are complete, but for what is parked in
- * blk-throttle. For those on a bio-based disk see gate_drain().
+ * blk-throttle. On a bio-based disk the driver has been given them; for what it
+ * does with them see gate_drain().
  *
  * Context: may sleep. Return: 0, or -ETIMEDOUT with the watcher removed again.
  */

@@ -207,7 +207,6 @@ refused_or_done() {
 	grep -Eq '^ *[0-9]+ [a-z_]+\+.* \[blksnap\] ' /sys/kernel/debug/slab/kmalloc-*/alloc_traces
 	rmdir "$SESSIONS/s"
 	module_range
-	printf -v end '0x%x' "$end"
 	grep -qx "$start $end" /run/blksnap-places
 	! grep -qw 'kmemleak=off' /proc/cmdline || return 0
 	# kmemleak knows the memory of the module, and when it was asked for; and it looks when it is told to.

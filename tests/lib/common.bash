@@ -238,13 +238,21 @@ module_load() {
 	[[ -d $SESSIONS && -d $TRACKERS ]] || fail "the module has no $SESSIONS or $TRACKERS"
 }
 
-# module_note: where the module is, for who looks for what it has left in memory (vm/leaks); on kernels where that can be found.
+# Where the module's code is: in `start` and `end` of the caller. Without a process: where it is needed, many would be made.
+module_range() {
+	local name size
+	while read -r name size _ _ _ start _; do
+		[[ $name != blksnap ]] || break
+	done </proc/modules
+	[[ $name == blksnap ]] && printf -v end '0x%x' $((start + size))
+}
+
+# module_note: that, for who looks for what it has left in memory (vm/leaks); on kernels where that can be found.
 module_note() {
-	local name size address
+	local start='' end=''
 	[[ -e /sys/kernel/debug/slab/kmalloc-64/alloc_traces ]] || return 0
-	while read -r name size _ _ _ address _; do
-		[[ $name != blksnap ]] || printf '%s 0x%x\n' "$address" $((address + size))
-	done </proc/modules >>/run/blksnap-places
+	module_range
+	printf '%s %s\n' "$start" "$end" >>/run/blksnap-places
 }
 
 module_unused() {

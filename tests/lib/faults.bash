@@ -69,15 +69,6 @@ fault_count_on() {
 	echo 0 >"/sys/block/${disk##*/}/make-it-fail"
 }
 
-# Where the module's code is: in `start` and `end` of the caller. A round is short if it makes few processes.
-module_range() {
-	local name size
-	while read -r name size _ _ _ start _; do
-		[[ $name != blksnap ]] || break
-	done </proc/modules
-	[[ $name == blksnap ]] && printf -v end '0x%x' $((start + size))
-}
-
 # fault_arm KIND N [START END]: the N-th call from now on fails, and no other. With START and END, code there counts for
 # the module's.
 fault_arm() {
