@@ -40,6 +40,7 @@
 #include <linux/vmalloc.h>
 
 #include "cbt_map.h"
+#include "value.h"
 
 #define CBT_BLOCK_DEFAULT SZ_64K
 #define CBT_LIMIT_SHARE 64	/* of all memory, one part in this many */
@@ -61,11 +62,12 @@ u64 cbt_map_bound(void)
 
 static int cbt_map_limit_set(const char *value, const struct kernel_param *param)
 {
-	char *end;
-	unsigned long long bytes = memparse(value, &end);
+	u64 bytes;
+	int ret;
 
-	if (end == value || (*end && *end != '\n'))
-		return -EINVAL;
+	ret = value_get_param_size(value, &bytes);
+	if (ret)
+		return ret;
 	if (bytes > totalram_pages() * PAGE_SIZE / 2) {
 		pr_err("cbt_map_limit: %llu is more than half of the memory\n",
 		       bytes);

@@ -21,6 +21,7 @@
 #include <linux/xarray.h>
 
 #include "chunk.h"
+#include "compat/maple.h"
 #include "diff_map.h"
 
 #define MAP_RESERVE_GFP (GFP_ATOMIC | __GFP_NOWARN)
@@ -183,22 +184,15 @@ static int __map_try_store(struct diff_map *map, struct ma_state *mas,
 
 /*
  * A few nodes may come from what the kernel keeps for those who cannot wait:
- * writes wait for this that free memory. mas_store_gfp() tries as long as it gets
- * a part of what it needs; so it is called where there is a page for that, which
- * but an interrupt nobody can take from this CPU.
+ * writes wait for this that free memory.
  */
 static int __map_reserve_store(struct diff_map *map, struct ma_state *mas,
 			       void *entry)
 {
-	struct page *page;
-	int ret = -ENOMEM;
+	int ret;
 
 	map_begin_change(map);
-	page = alloc_page(MAP_RESERVE_GFP);
-	if (page) {
-		__free_page(page);
-		ret = mas_store_gfp(mas, entry, MAP_RESERVE_GFP);
-	}
+	ret = compat_mas_store_now(mas, entry, MAP_RESERVE_GFP);
 	map_end_change(map);
 	return ret;
 }

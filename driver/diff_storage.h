@@ -13,6 +13,7 @@
 
 struct diff_storage;
 struct error_text;
+struct origin_id;
 struct super_block;
 
 /* Space is given out in units of this many bytes, on any kind of storage. */
@@ -240,17 +241,19 @@ void diff_storage_set_marks(struct diff_storage *storage, u64 limit, u64 low);
 
 /**
  * diff_storage_open_bdev() - uses a whole block device
- * @dev: the device
+ * @id: the device
  * @config: see there
  *
  * Context: may sleep.
  *
  * Return: the storage, or an ERR_PTR: -EBUSY when the device is mounted or in
- * use, -EINVAL when its blocks are larger than those of the images, -ENOSPC when
- * it is too small, -EROFS, or what opening it says.
+ * use, -ENODEV when its number is that of another one now, -EOPNOTSUPP when it is
+ * zoned, -EINVAL when its blocks are larger than those of the images, -ENOSPC
+ * when it is too small, -EROFS, or what opening it says.
  */
 struct diff_storage *
-diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config);
+diff_storage_open_bdev(const struct origin_id *id,
+		       const struct diff_storage_config *config);
 
 #ifdef BLKSNAP_TEST
 #define DIFF_STORAGE_HAS_MEMORY true

@@ -47,6 +47,10 @@ static int bdev_check(struct block_device *bdev,
 	if (bdev_read_only(bdev))
 		return error_set(config->error, config->who, -EROFS,
 				 "%s is read-only", config->path);
+	if (bdev_is_zoned(bdev))
+		return error_set(config->error, config->who, -EOPNOTSUPP,
+				 "%s is zoned: it cannot be written to anywhere",
+				 config->path);
 	if (bdev_logical_block_size(bdev) > config->block_size)
 		return error_set(config->error, config->who, -EINVAL,
 				 "%s has blocks of %u bytes, the origins of %u",
@@ -119,7 +123,8 @@ static int bdev_fill(struct diff_storage *storage,
 }
 
 struct diff_storage *
-diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config)
+diff_storage_open_bdev(const struct origin_id *id,
+		       const struct diff_storage_config *config)
 {
 	struct diff_storage_bdev *self;
 	int ret;
@@ -127,14 +132,17 @@ diff_storage_open_bdev(dev_t dev, const struct diff_storage_config *config)
 	self = kzalloc(sizeof(*self), GFP_KERNEL);
 	if (!self)
 		return ERR_PTR(diff_storage_no_memory(config));
-	ret = compat_bdev_open(&self->handle, dev, self);
+	ret = compat_bdev_open(&self->handle, id->dev, self);
 	if (ret) {
 		error_set(config->error, config->who, ret, "cannot open %s%s",
 			  config->path,
 			  ret == -EBUSY ? ": it is mounted or in use" : "");
 		goto out;
 	}
-	ret = bdev_check(self->handle.bdev, config);
+	ret = origin_check_id(self->handle.bdev, id, config->path,
+			      config->error, config->who);
+	if (!ret)
+		ret = bdev_check(self->handle.bdev, config);
 	if (!ret)
 		ret = bdev_write_back(self->handle.bdev, config);
 	if (ret)

@@ -150,6 +150,7 @@ static bool target_is_memory(const char *path)
 int diff_target_resolve(struct diff_target *target, const char *path,
 			struct error_text *error, const char *who)
 {
+	dev_t dev;
 	int ret;
 
 	memset(target, 0, sizeof(*target));
@@ -158,10 +159,11 @@ int diff_target_resolve(struct diff_target *target, const char *path,
 		return 0;
 	if (origin_path_is_in_configfs(path))
 		return target_refuse(path, -ENOENT, error, who);
-	ret = origin_resolve(path, MAY_READ | MAY_WRITE, &target->dev);
+	ret = origin_resolve(path, MAY_READ | MAY_WRITE, &dev);
+	if (!ret)
+		ret = origin_identify(dev, &target->id);
 	if (!ret)
 		return 0;
-	target->dev = 0;
 	if (ret == -ENOTBLK)
 		target->path = target_existing(path);
 	else if (ret == -ENOENT)

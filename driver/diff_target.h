@@ -5,14 +5,16 @@
 #include <linux/path.h>
 #include <linux/types.h>
 
+#include "origin.h"
+
 struct cred;
 struct error_text;
 
 /**
  * struct diff_target - where an administrator wants differences to go
  * @memory: in memory, if this build can do that; then nothing else is set
- * @dev: a block device; 0 if it is a file, an existing one or not, or a
- *	directory
+ * @id: a block device; its number is 0 if it is a file, an existing one or not,
+ *	or a directory
  * @path: of the file or directory: absolute, since it is opened later, when the
  *	session is taken; else NULL
  * @root: where @path begins: who takes the session may have another root, or
@@ -21,7 +23,7 @@ struct error_text;
  */
 struct diff_target {
 	bool memory;
-	dev_t dev;
+	struct origin_id id;
 	char *path;
 	struct path root;
 	const struct cred *cred;

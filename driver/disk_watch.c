@@ -59,11 +59,13 @@ static void watch_tell(struct disk_watch *watch, int flag)
 /* A device leaves. A partition may come back, when its table is read again. */
 static void watch_removed(COMPAT_CLASS_INTERFACE_PARAMS(dev))
 {
+	struct block_device *bdev = dev_to_bdev(dev);
 	struct disk_watch *watch;
 
 	rcu_read_lock();
 	list_for_each_entry_rcu(watch, &watches, node) {
-		if (watch->dev != dev->devt)
+		if (watch->disk != bdev->bd_disk ||
+		    watch->partno != compat_bdev_partno(bdev))
 			continue;
 		if (watch->partno)
 			watch->event(watch);
@@ -359,28 +361,31 @@ static enum disk_verdict watch_compare(const struct disk_watch *watch,
 	return sectors > before ? DISK_GROWN : DISK_SAME;
 }
 
-static enum disk_verdict watch_look_at_partition(const struct disk_watch *watch)
+static enum disk_verdict watch_look_at_partition(struct disk_watch *watch)
 {
 	enum disk_verdict verdict = DISK_LOST;
 	struct block_device *part;
 
 	rcu_read_lock();
 	part = xa_load(&watch->disk->part_tbl, watch->partno);
-	if (part && part->bd_dev == watch->dev)
+	if (part)
 		verdict = watch_compare(watch, part->bd_start_sect,
 					bdev_nr_sectors(part));
+	if (verdict != DISK_LOST)
+		watch->dev = part->bd_dev;
 	rcu_read_unlock();
 	return verdict;
 }
 
-/* Whoever reads the table anew drops all partitions first: wait for him. */
-static enum disk_verdict watch_judge_partition(const struct disk_watch *watch)
+/* Whoever reads the table anew drops all partitions first. */
+static enum disk_verdict watch_judge_partition(struct disk_watch *watch)
 {
 	enum disk_verdict verdict = watch_look_at_partition(watch);
 
 	if (verdict == DISK_SAME)
 		return verdict;
-	mutex_lock(&watch->disk->open_mutex);
+	if (!mutex_trylock(&watch->disk->open_mutex))
+		return DISK_BUSY;
 	verdict = watch_look_at_partition(watch);
 	mutex_unlock(&watch->disk->open_mutex);
 	return verdict;
@@ -396,6 +401,8 @@ enum disk_verdict disk_watch_verdict(struct disk_watch *watch)
 		verdict = watch_compare(watch, 0, get_capacity(watch->disk));
 	if (test_bit(WATCH_LOST, &watch->flags))
 		return DISK_LOST;
+	if (verdict == DISK_BUSY)
+		return DISK_BUSY;
 	if (test_and_clear_bit(WATCH_RENEWED, &watch->flags) &&
 	    verdict == DISK_SAME)
 		return DISK_RENEWED;

@@ -12,8 +12,9 @@ struct gendisk;
  * struct disk_watch - embedded in whoever must know what becomes of a device
  * @node: protected by the mutex of disk_watch.c, read under RCU
  * @disk: the disk; whoever watches keeps the struct, but does not open it
- * @dev: of the device; set by disk_watch_add(), as are the next three
- * @partno: 0: the whole disk
+ * @dev: number of the device, as it was last seen: a partition may come back
+ *	with another one; for who asks for the verdict
+ * @partno: 0: the whole disk; set by disk_watch_add(), as are the next two
  * @first: its first sector, counted from the start of the disk
  * @last: its last sector
  * @flags: what was noticed; atomic bits
@@ -39,8 +40,12 @@ struct disk_watch {
  * @DISK_GROWN: it has more sectors
  * @DISK_LOST: it is gone, or for a moment was, or it has fewer sectors, or others,
  *	or another medium
+ * @DISK_BUSY: its partition table is being changed: it is to be asked again
  */
-enum disk_verdict { DISK_SAME, DISK_RENEWED, DISK_GROWN, DISK_LOST };
+enum disk_verdict { DISK_SAME, DISK_RENEWED, DISK_GROWN, DISK_LOST, DISK_BUSY };
+
+/* After how many milliseconds, where it is DISK_BUSY. */
+#define DISK_WATCH_AGAIN_MS 20
 
 /**
  * disk_watch_init() - finds the functions to be watched
@@ -78,11 +83,10 @@ void disk_watch_del(struct disk_watch *watch);
 
 /**
  * disk_watch_verdict() - what has become of it since the last time
- * @watch: the watch
+ * @watch: the watch; one caller at a time
  *
- * Context: may sleep; if a partition is not what it was, until nobody changes
- * the partition table.
- * The caller holds no lock that an opener of the disk may wait for.
+ * Waits for nobody, since a disk that hangs can keep for ever who reads its
+ * partition table. Context: any but an interrupt.
  */
 enum disk_verdict disk_watch_verdict(struct disk_watch *watch);
 

@@ -43,10 +43,15 @@ void event_tell(const struct image *image, const char *event)
 	event_send(kobj, envp, EVENT_VARS);
 }
 
-void event_state_changed(const struct image *image, const char *state)
+void event_wake(const struct image *image)
 {
 	sysfs_notify(&disk_to_dev(image_disk(image))->kobj, SYSFS_IMAGE_GROUP,
 		     "state");
+}
+
+void event_state_changed(const struct image *image, const char *state)
+{
+	event_wake(image);
 	event_tell(image, state);
 }
 

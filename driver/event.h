@@ -16,6 +16,12 @@ struct image;
 void event_tell(const struct image *image, const char *event);
 
 /**
+ * event_wake() - wakes who polls the attribute "state" of an image
+ * @image: is shown. Context: may sleep.
+ */
+void event_wake(const struct image *image);
+
+/**
  * event_state_changed() - tells the administrator about an image's state
  * @image: is shown
  * @state: the new one, which is the value of BLKSNAP_EVENT, too

@@ -429,7 +429,7 @@ static void gate_begin_hold(struct origin_write *write)
 	INIT_WORK(&write->work, gate_work);
 	write->held_ns = ktime_get_ns();
 	atomic_set(&write->keepers, 2); /* its worker, and its completion */
-	write->stalled_for = NULL;
+	write->stalled_for = 0;
 	trace_blksnap_hold(disk_devt(write->gate->disk), write->first,
 			   write->last - write->first + 1);
 }

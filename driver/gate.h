@@ -23,7 +23,7 @@ struct gate_watcher;
  * @held_ns: when it was first held (ktime_get_ns()); 0 if it never was
  * @stalled_ns: since when it has waited for memory without progress, if there is
  *	a @stalled_for
- * @stalled_for: whose memory it waits for (a struct starved); NULL: nobody's
+ * @stalled_for: whose memory it waits for (&starved.id); 0: nobody's
  * @joined: belongs to the watcher that parks it; false at first
  * @keepers: who needs it yet, of a write that was held
  * @end_io: the submitter's completion, while the write is passed
@@ -41,7 +41,7 @@ struct origin_write {
 	sector_t last;
 	u64 held_ns;
 	u64 stalled_ns;
-	const void *stalled_for;
+	u64 stalled_for;
 	bool joined;
 	atomic_t keepers;
 	bio_end_io_t *end_io;

@@ -16,6 +16,7 @@
 #include "compat/disk.h"
 #include "cbt_map.h"
 #include "diff_area.h"
+#include "diff_storage.h"
 #include "image.h"
 #include "image_read.h"
 #include "image_write.h"
@@ -132,13 +133,22 @@ static bool image_has_partitions(struct block_device *origin)
 	       !(origin->bd_disk->flags & GENHD_FL_NO_PART);
 }
 
+/* What is written to it goes to the storage as it is, in the writer's memory. */
+static bool image_writes_are_stable(const struct image *image)
+{
+	struct block_device *bdev = image->config.area->config.storage->bdev;
+
+	return bdev && bdev_stable_writes(bdev);
+}
+
 static int image_alloc_disk(struct image *image)
 {
 	struct block_device *origin = image->config.area->config.origin;
 	struct gendisk *disk;
 
 	disk = compat_alloc_disk(bdev_logical_block_size(origin),
-				 bdev_physical_block_size(origin));
+				 bdev_physical_block_size(origin),
+				 image_writes_are_stable(image));
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
 	snprintf(disk->disk_name, DISK_NAME_LEN, "blksnap%d", image->index);

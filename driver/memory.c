@@ -19,6 +19,7 @@
 
 #include "compat/shrinker.h"
 #include "memory.h"
+#include "value.h"
 
 #define MEMORY_LIMIT_MIN (4UL * SZ_1M)
 #define MEMORY_LIMIT_MAX_DEFAULT (256UL * SZ_1M)
@@ -157,11 +158,12 @@ void memory_exit(void)
 
 static int memory_limit_set(const char *value, const struct kernel_param *param)
 {
-	char *end;
-	unsigned long long bytes = memparse(value, &end);
+	u64 bytes;
+	int ret;
 
-	if (end == value || (*end && *end != '\n'))
-		return -EINVAL;
+	ret = value_get_param_size(value, &bytes);
+	if (ret)
+		return ret;
 	if (bytes && bytes < MEMORY_LIMIT_MIN) {
 		pr_err("memory_limit: %llu is below the minimum of %lu bytes\n",
 		       bytes, MEMORY_LIMIT_MIN);

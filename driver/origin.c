@@ -12,6 +12,7 @@
 #include <linux/fs_struct.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/xarray.h>
 
@@ -71,6 +72,46 @@ int origin_resolve(const char *name, int mask, dev_t *dev)
 	return ret;
 }
 
+void origin_get_id(struct block_device *bdev, struct origin_id *id)
+{
+	id->dev = bdev->bd_dev;
+	id->diskseq = bdev->bd_disk->diskseq;
+	id->partno = compat_bdev_partno(bdev);
+	id->first = bdev->bd_start_sect;
+}
+
+bool origin_same_id(const struct origin_id *one, const struct origin_id *other)
+{
+	return one->diskseq == other->diskseq &&
+	       one->partno == other->partno && one->first == other->first;
+}
+
+int origin_identify(dev_t dev, struct origin_id *id)
+{
+	struct compat_bdev handle;
+	int ret;
+
+	ret = compat_bdev_open(&handle, dev, NULL);
+	if (ret)
+		return ret;
+	origin_get_id(handle.bdev, id);
+	compat_bdev_close(&handle);
+	return 0;
+}
+
+int origin_check_id(struct block_device *bdev, const struct origin_id *id,
+		    const char *path, struct error_text *error, const char *who)
+{
+	struct origin_id now;
+
+	origin_get_id(bdev, &now);
+	if (origin_same_id(&now, id))
+		return 0;
+	return error_set(error, who, -ENODEV,
+			 "%s is not the device any more that it was when it was named",
+			 path);
+}
+
 int origin_refuse_path(const char *path, int err, struct error_text *error,
 		       const char *who)
 {
@@ -79,6 +120,9 @@ int origin_refuse_path(const char *path, int err, struct error_text *error,
 		return error_set(error, who, err, "%s is not a block device", path);
 	case -EACCES:
 		return error_set(error, who, err, "no right to use %s", path);
+	case -ENXIO:
+		return error_set(error, who, err, "there is no device behind %s",
+				 path);
 	default:
 		return error_set(error, who, err, "cannot find %s", path);
 	}
@@ -96,6 +140,8 @@ static const char *origin_obstacle(struct block_device *bdev)
 		return "zoned devices cannot be followed";
 	if (blk_queue_dax(disk->queue))
 		return "a DAX device is written without block I/O";
+	if (bdev_logical_block_size(bdev) > SZ_4K)
+		return "logical blocks of more than 4 KiB are not supported";
 	if (blk_get_integrity(disk))
 		return "devices with an integrity profile are not supported";
 	if (compat_bdev_has_rw_page(bdev))

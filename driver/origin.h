@@ -36,6 +36,21 @@ struct frozen {
 };
 
 /**
+ * struct origin_id - which device was named; its name and its number may be those
+ *	of another one later
+ * @dev: its number, which a partition may change, too
+ * @diskseq: the sequence number of its disk, which no other one gets
+ * @partno: 0: the whole disk
+ * @first: its first sector there
+ */
+struct origin_id {
+	dev_t dev;
+	u64 diskseq;
+	unsigned int partno;
+	sector_t first;
+};
+
+/**
  * origin_path_is_on() - is a path on a file system of this type?
  * @path: the path
  * @type: the name of the type
@@ -66,6 +81,43 @@ bool origin_path_is_in_configfs(const char *path);
  * the path's resolution.
  */
 int origin_resolve(const char *path, int mask, dev_t *dev);
+
+/**
+ * origin_identify() - which device a number is of now
+ * @dev: the number
+ * @id: the answer
+ *
+ * Opens it, for reading, and closes it again. Context: may sleep. Return: 0 or
+ * what opening says.
+ */
+int origin_identify(dev_t dev, struct origin_id *id);
+
+/**
+ * origin_get_id() - the same of a device that is open. Context: any.
+ * @bdev: the device
+ * @id: the answer
+ */
+void origin_get_id(struct block_device *bdev, struct origin_id *id);
+
+/**
+ * origin_same_id() - is it the same device? Context: any.
+ * @one: one
+ * @other: and the other
+ */
+bool origin_same_id(const struct origin_id *one, const struct origin_id *other);
+
+/**
+ * origin_check_id() - is a device still the one that was named?
+ * @bdev: the device, open
+ * @id: which one was named
+ * @path: how it was called
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ *
+ * Context: may sleep. Return: 0 or -ENODEV.
+ */
+int origin_check_id(struct block_device *bdev, const struct origin_id *id,
+		    const char *path, struct error_text *error, const char *who);
 
 /**
  * origin_refuse_path() - says what was wrong with a path

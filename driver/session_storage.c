@@ -85,14 +85,14 @@ static int session_storage_check_pair(struct session *session,
 	struct snapshot *snapshot = NULL;
 
 	/* A file may lie on an origin, if its blocks are known. */
-	if (diff->diff_target.dev)
+	if (diff->diff_target.id.dev)
 		snapshot = session_origin_on(origins, diff->storage->bdev);
 	if (snapshot)
 		return error_set(&session->error, session->name, -EBUSY,
 				 "%s, the difference storage of session %s, shares sectors with the origin %s of %s",
 				 diff->diff_file, diff->name, snapshot->device,
 				 snapshot->label);
-	if (diff->diff_target.dev)
+	if (diff->diff_target.id.dev)
 		snapshot = session_origin_upon(origins, diff->storage->bdev);
 	if (snapshot)
 		return error_set(&session->error, session->name, -EBUSY,
@@ -339,8 +339,8 @@ static struct diff_storage *session_storage_try(struct session *session)
 
 	if (session->diff_target.memory)
 		return diff_storage_open_memory(&config);
-	if (session->diff_target.dev)
-		return diff_storage_open_bdev(session->diff_target.dev, &config);
+	if (session->diff_target.id.dev)
+		return diff_storage_open_bdev(&session->diff_target.id, &config);
 	return diff_storage_open_file(&session->diff_target, &session_storage_file_ops,
 				      &config);
 }

@@ -6,11 +6,13 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/ctype.h>
+#include <linux/delay.h>
 #include <linux/log2.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
+#include "compat/work.h"
 #include "diff_storage.h"
 #include "event.h"
 #include "snapshot.h"
@@ -77,14 +79,25 @@ static void session_share_failure(struct session *session,
 	}
 }
 
-/* The origin may have gone away, or have shrunk below what was snapshotted. */
-static void snapshot_look_at_origin(struct snapshot *snapshot)
+/*
+ * The origin may have gone away, or have shrunk below what was snapshotted.
+ * False: that cannot be told yet.
+ */
+static bool snapshot_look_at_origin(struct snapshot *snapshot)
 {
-	if (!xchg(&snapshot->noticed, false) ||
-	    disk_watch_verdict(&snapshot->watch) != DISK_LOST)
-		return;
-	diff_area_fail(snapshot->area, DIFF_AREA_LOST, false, -ENODEV,
-		       "the origin went away");
+	if (!xchg(&snapshot->noticed, false))
+		return true;
+	switch (disk_watch_verdict(&snapshot->watch)) {
+	case DISK_LOST:
+		diff_area_fail(snapshot->area, DIFF_AREA_LOST, false, -ENODEV,
+			       "the origin went away");
+		return true;
+	case DISK_BUSY:
+		WRITE_ONCE(snapshot->noticed, true);
+		return false;
+	default:
+		return true;
+	}
 }
 
 /* One event is enough, on the first image: what is low is the session's. */
@@ -110,19 +123,24 @@ static void session_fail_work(struct work_struct *work)
 {
 	struct session *session = container_of(work, struct session, fail_work);
 	struct snapshot *snapshot;
+	bool again = false;
 
 	if (!READ_ONCE(session->active))
 		return; /* the take queues it again when the images are there */
 	if (xchg(&session->low_space, false))
 		session_announce_low_space(session);
 	list_for_each_entry(snapshot, &session->snapshots, node)
-		snapshot_look_at_origin(snapshot);
+		again |= !snapshot_look_at_origin(snapshot);
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		if (READ_ONCE(snapshot->shared_failure))
 			session_share_failure(session, snapshot);
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		if (!snapshot->announced && diff_area_has_failed(snapshot->area))
 			snapshot_announce(snapshot);
+	if (again) {
+		msleep(DISK_WATCH_AGAIN_MS);
+		compat_queue_unbound(&session->fail_work);
+	}
 }
 
 /* The state */
@@ -327,30 +345,36 @@ int session_set_diff_low(struct session *session, u64 bytes)
 	return 0;
 }
 
-static int __snapshot_refuse_twin(struct snapshot *snapshot, dev_t dev)
+static int __snapshot_refuse_twin(struct snapshot *snapshot,
+				  const struct origin_id *id)
 {
 	struct session *session = snapshot->session;
 	struct snapshot *other;
 
 	lockdep_assert_held(&session->mutex);
 	list_for_each_entry(other, &session->snapshots, node)
-		if (other != snapshot && other->device && other->dev == dev)
+		if (other != snapshot && other->device &&
+		    origin_same_id(&other->id, id))
 			return error_set(&snapshot->error, snapshot->label,
 					 -EEXIST, "device %u:%u is %s already",
-					 MAJOR(dev), MINOR(dev), other->name);
+					 MAJOR(id->dev), MINOR(id->dev),
+					 other->name);
 	return 0;
 }
 
 /* Opens it once, so that what cannot be followed is refused at once. */
-static int snapshot_try_device(struct snapshot *snapshot, dev_t dev)
+static int snapshot_try_device(struct snapshot *snapshot, dev_t dev,
+			       struct origin_id *id)
 {
 	struct origin origin;
 	int ret;
 
 	ret = origin_open(&origin, dev, &snapshot->error, snapshot->label);
-	if (!ret)
-		origin_close(&origin);
-	return ret;
+	if (ret)
+		return ret;
+	origin_get_id(origin.handle.bdev, id);
+	origin_close(&origin);
+	return 0;
 }
 
 static int snapshot_resolve(struct snapshot *snapshot, const char *path,
@@ -366,6 +390,7 @@ static int snapshot_resolve(struct snapshot *snapshot, const char *path,
 int snapshot_set_device(struct snapshot *snapshot, const char *path)
 {
 	struct session *session = snapshot->session;
+	struct origin_id id;
 	dev_t dev;
 	int ret;
 
@@ -374,18 +399,18 @@ int snapshot_set_device(struct snapshot *snapshot, const char *path)
 		ret = snapshot_resolve(snapshot, path, &dev);
 	/* Without the mutex: to open a disk that hangs takes long. */
 	if (!ret)
-		ret = snapshot_try_device(snapshot, dev);
+		ret = snapshot_try_device(snapshot, dev, &id);
 	if (ret)
 		return ret;
 	mutex_lock(&session->mutex);
 	ret = session_refuse_active(session, &snapshot->error, snapshot->label);
 	if (!ret)
-		ret = __snapshot_refuse_twin(snapshot, dev);
+		ret = __snapshot_refuse_twin(snapshot, &id);
 	if (!ret)
 		ret = value_keep(&snapshot->device, path, "device",
 				 &snapshot->error, snapshot->label);
 	if (!ret)
-		snapshot->dev = dev;
+		snapshot->id = id;
 	mutex_unlock(&session->mutex);
 	return ret;
 }

@@ -30,7 +30,7 @@ struct tracker;
  * @label: "session/snapshot", for log lines; set once
  * @error: the last refusal or failure
  * @device: path of the origin as it was written, or NULL; session's mutex
- * @dev: what it was resolved to; session's mutex
+ * @id: what it was resolved to; session's mutex
  * @chunk_size: wanted granule in bytes, 0 for a choice; session's mutex
  * @preserve_discards: see the attribute "discard"; session's mutex
  * @granule: in force since the last take, in bytes; session's mutex
@@ -58,7 +58,7 @@ struct snapshot {
 	char label[2 * SNAPSHOT_NAME_MAX + 2];
 	struct error_text error;
 	char *device;
-	dev_t dev;
+	struct origin_id id;
 	unsigned int chunk_size;
 	bool preserve_discards;
 	unsigned int granule;

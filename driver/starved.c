@@ -5,6 +5,7 @@
  * and would keep those waiting that somebody waits for; so the latter go first.
  * But nobody is left behind: who came so much earlier goes before them.
  */
+#include <linux/atomic.h>
 #include <linux/bio.h>
 #include <linux/blk_types.h>
 #include <linux/jiffies.h>
@@ -30,10 +31,14 @@ static u64 starved_limit_ns(void)
 
 static void starved_timer(struct timer_list *timer);
 
+/* A write may outlive the queue, whose memory is another one's then. */
+static atomic64_t starved_ids;
+
 void starved_init(struct starved *starved)
 {
 	int class;
 
+	starved->id = atomic64_inc_return(&starved_ids);
 	spin_lock_init(&starved->lock);
 	for (class = 0; class < STARVED_CLASSES; class++)
 		INIT_LIST_HEAD(&starved->lists[class]);
@@ -64,14 +69,14 @@ bool starved_any(const struct starved *starved)
 bool starved_has_waited(const struct starved *starved,
 			const struct origin_write *write)
 {
-	return write->stalled_for == starved;
+	return write->stalled_for == starved->id;
 }
 
 /* Another area may have it wait, too. */
 void starved_end(const struct starved *starved, struct origin_write *write)
 {
-	if (write->stalled_for == starved)
-		write->stalled_for = NULL;
+	if (write->stalled_for == starved->id)
+		write->stalled_for = 0;
 }
 
 u64 starved_waited_ms(const struct origin_write *write)
@@ -91,8 +96,8 @@ u64 starved_left(const struct starved *starved, enum starved_class class,
 	u64 limit = starved_limit_ns(), now = ktime_get_ns();
 	u64 since = READ_ONCE(*stored_ns); /* not before the time was read */
 
-	if (write->stalled_for != starved) {
-		write->stalled_for = starved;
+	if (write->stalled_for != starved->id) {
+		write->stalled_for = starved->id;
 		write->stalled_ns = now;
 	}
 	if (class != STARVED_BACKGROUND)

@@ -26,6 +26,7 @@ enum starved_class {
 /**
  * struct starved - writes that wait for memory, each in its turn
  * @lock: taken in any context
+ * @id: no other one has it, nor will have it
  * @lists: of origin_writes, by class, the oldest first; protected by @lock, but
  *	emptiness is read without
  * @timer: lets the oldest of each class try, when one of them is out of time or
@@ -33,6 +34,7 @@ enum starved_class {
  */
 struct starved {
 	spinlock_t lock;	/* protects the lists */
+	u64 id;
 	struct list_head lists[STARVED_CLASSES];
 	struct timer_list timer;
 };

@@ -35,6 +35,7 @@
 #include "compat/work.h"
 #include "cbt_map.h"
 #include "diff_storage.h"
+#include "event.h"
 #include "gate.h"
 #include "image.h"
 #include "memory.h"
@@ -146,7 +147,7 @@ static int snapshot_explore(struct snapshot *snapshot)
 	int ret = origin_list_fs(&snapshot->origin);
 
 	if (!ret)
-		ret = stack_walk(snapshot->dev, &snapshot->stack);
+		ret = stack_walk(snapshot->id.dev, &snapshot->stack);
 	if (ret)
 		return error_set(&snapshot->error, snapshot->label, ret,
 				 "cannot find out what %s consists of",
@@ -158,11 +159,15 @@ static int take_open_origin(struct snapshot *snapshot)
 {
 	int ret;
 
-	ret = origin_open(&snapshot->origin, snapshot->dev, &snapshot->error,
+	ret = origin_open(&snapshot->origin, snapshot->id.dev, &snapshot->error,
 			  snapshot->label);
 	if (ret)
 		return take_blame(snapshot, ret);
-	ret = snapshot_explore(snapshot);
+	ret = origin_check_id(snapshot_bdev(snapshot), &snapshot->id,
+			      snapshot->device, &snapshot->error,
+			      snapshot->label);
+	if (!ret)
+		ret = snapshot_explore(snapshot);
 	if (!ret)
 		return 0;
 	origin_forget_fs(&snapshot->origin);
@@ -842,12 +847,17 @@ int session_take(struct session *session)
  */
 void session_release(struct session *session)
 {
+	struct snapshot *snapshot;
+
 	lockdep_assert_held(&session->mutex);
 	mutex_lock(&take_mutex);
 	list_del_init(&session->active_node);
 	WRITE_ONCE(session->active, false);
 	take_undo_armed(session);
 	mutex_unlock(&take_mutex);
+	/* The attributes go with the image, and nobody would be told. */
+	list_for_each_entry(snapshot, &session->snapshots, node)
+		event_wake(snapshot->image);
 	take_teardown_snapshots(session, NULL);
 	session_storage_close(session);
 	take_close_origins(session, NULL);

@@ -12,6 +12,7 @@
 #include <linux/spinlock.h>
 
 #include "cbt_map.h"
+#include "compat/bdev.h"
 #include "diff_area.h"
 #include "gate.h"
 #include "preserve.h"
@@ -24,7 +25,7 @@
  * @gate: of the disk; set once
  * @node: in trackers
  * @disk: of the origin; set once, kept by the gate
- * @dev: of the origin; set once. A partition can have all of its disk
+ * @partno: of the origin; set once. A partition can have all of its disk
  * @users: protected by trackers_mutex
  * @areas_sem: keeps what is in @areas for the gate's workers, who may wait for
  *	I/O with it; so who arms an area, with gates closed, does not take it
@@ -39,7 +40,7 @@ struct tracker {
 	struct gate *gate;
 	struct list_head node;
 	struct gendisk *disk;
-	dev_t dev;
+	unsigned int partno;
 	unsigned int users;
 	struct rw_semaphore areas_sem;
 	struct list_head areas;
@@ -353,7 +354,7 @@ void tracker_mark_diff(struct tracker *tracker, struct cbt_frozen *frozen,
 
 /* Life */
 
-static struct tracker *tracker_find(const struct block_device *origin,
+static struct tracker *tracker_find(struct block_device *origin,
 				    sector_t sectors)
 {
 	sector_t first = origin->bd_start_sect;
@@ -362,7 +363,7 @@ static struct tracker *tracker_find(const struct block_device *origin,
 	lockdep_assert_held(&trackers_mutex);
 	list_for_each_entry(tracker, &trackers, node)
 		if (tracker->disk == origin->bd_disk &&
-		    tracker->dev == origin->bd_dev &&
+		    tracker->partno == compat_bdev_partno(origin) &&
 		    tracker->watcher.first == first &&
 		    tracker_sectors(tracker) == sectors)
 			return tracker;
@@ -379,7 +380,7 @@ static struct tracker *tracker_create(struct block_device *origin,
 	if (!tracker)
 		return ERR_PTR(-ENOMEM);
 	tracker->disk = origin->bd_disk;
-	tracker->dev = origin->bd_dev;
+	tracker->partno = compat_bdev_partno(origin);
 	tracker->watcher.first = origin->bd_start_sect;
 	tracker->watcher.last = origin->bd_start_sect + sectors - 1;
 	tracker->watcher.ops = &tracker_ops;

@@ -22,6 +22,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/blkdev.h>
+#include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/mutex.h>
@@ -39,6 +40,7 @@
 
 #define BLOCK_SIZE_MIN SZ_4K
 #define BLOCK_SIZE_MAX SZ_64M
+#define LOOK_MS 1000	/* for who reads a partition table meanwhile */
 #define ATTACH_MS 5000	/* for what a queue has when its disk is first followed */
 
 static LIST_HEAD(trackings);	/* protected by trackings_mutex */
@@ -147,17 +149,43 @@ static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
 	return 0;
 }
 
-/* The device is open only for as long as it is being attached to. */
+static int __tracking_refuse_twin(struct tracking *tracking,
+				  const struct origin_id *id)
+{
+	struct tracking *other;
+
+	lockdep_assert_held(&trackings_mutex);
+	list_for_each_entry(other, &trackings, node)
+		if (other != tracking && other->device &&
+		    origin_same_id(&other->id, id))
+			return error_set(&tracking->error, tracking->name,
+					 -EEXIST,
+					 "device %u:%u is tracked by %s already",
+					 MAJOR(id->dev), MINOR(id->dev),
+					 other->name);
+	return 0;
+}
+
+/*
+ * The device is open only for as long as it is being attached to. What the number
+ * is of now may be another one than when it was named: that begins anew.
+ */
 static int tracking_start(struct tracking *tracking)
 {
 	struct origin origin;
+	struct origin_id id;
 	int ret;
 
-	ret = origin_open(&origin, tracking->dev, &tracking->error,
+	ret = origin_open(&origin, tracking->id.dev, &tracking->error,
 			  tracking->name);
 	if (ret)
 		return ret;
-	ret = tracking_attach(tracking, origin.handle.bdev);
+	origin_get_id(origin.handle.bdev, &id);
+	ret = __tracking_refuse_twin(tracking, &id);
+	if (!ret)
+		ret = tracking_attach(tracking, origin.handle.bdev);
+	if (!ret)
+		tracking->id = id;
 	origin_close(&origin);
 	return ret;
 }
@@ -209,7 +237,7 @@ static void __tracking_lose(struct tracking *tracking)
 {
 	lockdep_assert_held(&trackings_mutex);
 	tracking_set_state(tracking, TRACKING_LOST);
-	event_tracking_lost(tracking->name, tracking->dev);
+	event_tracking_lost(tracking->name, tracking->id.dev);
 }
 
 static void __tracking_lose_origin(struct tracking *tracking)
@@ -249,12 +277,19 @@ static void __tracking_renew(struct tracking *tracking)
 	__tracking_lose(tracking);
 }
 
-static void __tracking_look(struct tracking *tracking)
+/* False: it cannot be told yet. */
+static bool __tracking_look(struct tracking *tracking)
 {
+	enum disk_verdict verdict;
+
 	lockdep_assert_held(&trackings_mutex);
 	if (tracking->state != TRACKING_ACTIVE)
-		return;
-	switch (disk_watch_verdict(&tracking->watch)) {
+		return true;
+	verdict = disk_watch_verdict(&tracking->watch);
+	tracking->id.dev = tracking->watch.dev;
+	switch (verdict) {
+	case DISK_BUSY:
+		return false;
 	case DISK_SAME:
 		/* Broken by an event that was dealt with before it did so. */
 		if (tracker_map_is_broken(tracking->tracker))
@@ -270,13 +305,46 @@ static void __tracking_look(struct tracking *tracking)
 		__tracking_lose_origin(tracking);
 		break;
 	}
+	return true;
+}
+
+/*
+ * Looks at one of them, or at all; with the mutex, which it lets go of while a
+ * partition table is being read. That takes a moment, or for ever where the disk
+ * hangs; what becomes of its partition is then seen later.
+ */
+static void tracking_look(struct tracking *only)
+{
+	unsigned int tries = LOOK_MS / DISK_WATCH_AGAIN_MS;
+	struct tracking *tracking;
+	bool done;
+
+	lockdep_assert_held(&trackings_mutex);
+	for (;;) {
+		done = true;
+		list_for_each_entry(tracking, &trackings, node)
+			if (!only || tracking == only)
+				done &= __tracking_look(tracking);
+		if (done || !tries--)
+			return;
+		mutex_unlock(&trackings_mutex);
+		msleep(DISK_WATCH_AGAIN_MS);
+		mutex_lock(&trackings_mutex);
+	}
 }
 
 static void tracking_work(struct work_struct *work)
 {
+	struct tracking *tracking = container_of(work, struct tracking, work);
+	bool done;
+
 	mutex_lock(&trackings_mutex);
-	__tracking_look(container_of(work, struct tracking, work));
+	done = __tracking_look(tracking);
 	mutex_unlock(&trackings_mutex);
+	if (done)
+		return;
+	msleep(DISK_WATCH_AGAIN_MS);
+	compat_queue_unbound(work);
 }
 
 /*
@@ -294,11 +362,8 @@ static void tracking_noticed(struct disk_watch *watch)
 
 void tracking_settle(void)
 {
-	struct tracking *tracking;
-
 	mutex_lock(&trackings_mutex);
-	list_for_each_entry(tracking, &trackings, node)
-		__tracking_look(tracking);
+	tracking_look(NULL);
 	mutex_unlock(&trackings_mutex);
 }
 
@@ -336,46 +401,35 @@ ssize_t tracking_show_device(struct tracking *tracking, char *page)
 	return len;
 }
 
-static int __tracking_refuse_twin(struct tracking *tracking, dev_t dev)
-{
-	struct tracking *other;
-
-	lockdep_assert_held(&trackings_mutex);
-	list_for_each_entry(other, &trackings, node)
-		if (other != tracking && other->device && other->dev == dev)
-			return error_set(&tracking->error, tracking->name,
-					 -EEXIST,
-					 "device %u:%u is tracked by %s already",
-					 MAJOR(dev), MINOR(dev), other->name);
-	return 0;
-}
-
 /* Opens it once, so that what cannot be followed is refused at once. */
-static int tracking_try_device(struct tracking *tracking, dev_t dev)
+static int tracking_try_device(struct tracking *tracking, dev_t dev,
+			       struct origin_id *id)
 {
 	struct origin origin;
 	int ret;
 
 	ret = origin_open(&origin, dev, &tracking->error, tracking->name);
-	if (!ret)
-		origin_close(&origin);
-	return ret;
+	if (ret)
+		return ret;
+	origin_get_id(origin.handle.bdev, id);
+	origin_close(&origin);
+	return 0;
 }
 
 static int __tracking_set_device(struct tracking *tracking, const char *path,
-				 dev_t dev)
+				 const struct origin_id *id)
 {
 	int ret;
 
 	lockdep_assert_held(&trackings_mutex);
 	ret = tracking_refuse_enabled(tracking);
 	if (!ret)
-		ret = __tracking_refuse_twin(tracking, dev);
+		ret = __tracking_refuse_twin(tracking, id);
 	if (!ret)
 		ret = value_keep(&tracking->device, path, "device",
 				 &tracking->error, tracking->name);
 	if (!ret)
-		tracking->dev = dev;
+		tracking->id = *id;
 	return ret;
 }
 
@@ -385,6 +439,7 @@ static int __tracking_set_device(struct tracking *tracking, const char *path,
  */
 int tracking_set_device(struct tracking *tracking, const char *path)
 {
+	struct origin_id id;
 	dev_t dev;
 	int ret;
 
@@ -397,11 +452,11 @@ int tracking_set_device(struct tracking *tracking, const char *path)
 	if (ret)
 		return origin_refuse_path(path, ret, &tracking->error,
 					  tracking->name);
-	ret = tracking_try_device(tracking, dev);
+	ret = tracking_try_device(tracking, dev, &id);
 	if (ret)
 		return ret;
 	mutex_lock(&trackings_mutex);
-	ret = __tracking_set_device(tracking, path, dev);
+	ret = __tracking_set_device(tracking, path, &id);
 	mutex_unlock(&trackings_mutex);
 	return ret;
 }
@@ -436,7 +491,7 @@ void tracking_status(struct tracking *tracking, struct tracking_status *status)
 
 	memset(status, 0, sizeof(*status));
 	mutex_lock(&trackings_mutex);
-	__tracking_look(tracking);
+	tracking_look(tracking);
 	status->state = tracking->state;
 	status->block_size = tracking->picked;
 	if (tracking->state == TRACKING_ACTIVE)
@@ -482,7 +537,7 @@ int tracking_dirty(struct tracking *tracking, const struct tracking_range *range
 	int ret = 0;
 
 	mutex_lock(&trackings_mutex);
-	__tracking_look(tracking);
+	tracking_look(tracking);
 	if (tracking->state != TRACKING_ACTIVE)
 		ret = error_set(&tracking->error, tracking->name, -EINVAL,
 				"dirty: the tracker is not tracking");

@@ -29,7 +29,7 @@ enum tracking_state { TRACKING_CONFIGURED, TRACKING_ACTIVE, TRACKING_LOST };
  * @name: set once
  * @error: the last refusal, or why it was lost
  * @device: path of the origin as it was written, or NULL
- * @dev: what it was resolved to
+ * @id: what it was resolved to; its number is that which it has now
  * @block_size: wanted, in bytes; 0 for a choice
  * @picked: in force since it was last enabled, in bytes
  * @state: left and entered in tracking_set_state() only
@@ -42,7 +42,7 @@ struct tracking {
 	char name[TRACKING_NAME_MAX + 1];
 	struct error_text error;
 	char *device;
-	dev_t dev;
+	struct origin_id id;
 	u64 block_size;
 	u64 picked;
 	enum tracking_state state;

@@ -137,6 +137,18 @@ int value_get_size(const char *page, size_t count, const char *attr,
 	return ret;
 }
 
+int value_get_param_size(const char *value, u64 *bytes)
+{
+	char *copy = kmemdup_nul(value, strcspn(value, "\n"), GFP_KERNEL);
+	int ret;
+
+	if (!copy)
+		return -ENOMEM;
+	ret = value_parse_size(copy, bytes);
+	kfree(copy);
+	return ret ? -EINVAL : 0;
+}
+
 int value_keep(char **where, const char *value, const char *attr,
 	       struct error_text *error, const char *who)
 {

@@ -43,7 +43,16 @@ usual() {
 	refuses EINVAL put "$dir/memory_limit" 1M
 	refuses EINVAL put "$dir/memory_limit" much
 	refuses EINVAL put "$dir/memory_limit" 1T
+	# No digits; more than 64 bits can hold, which would be 4 MiB; 0; octal or not.
+	refuses EINVAL put "$dir/memory_limit" M
+	refuses EINVAL put "$dir/memory_limit" 18446744073713746944
+	refuses EINVAL put "$dir/memory_limit" 16777216T
 	[[ $(cat "$dir/memory_limit") -eq 8388608 ]]
+	put "$dir/memory_limit" 010M
+	[[ $(cat "$dir/memory_limit") -eq 10485760 ]]
+	refuses EINVAL put "$dir/cbt_map_limit" 18446744073709551617
+	put "$dir/memory_limit" 0
+	[[ $(cat "$dir/memory_limit") -eq $limit ]]
 	[[ $(cat "$dir/hold_limit_ms") -eq 10000 ]]
 	[[ $(cat "$dir/take_timeout_ms") -eq 5000 ]]
 }
@@ -992,6 +1001,51 @@ refused_take_timeout() {
 	usual
 	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" /dev/nullz
 	session_destroy s
+	session_make s /dev/nullz "$(disk 1)"
+	refused_take s EOPNOTSUPP
+	session_destroy s
+}
+
+@test "interface: logical blocks of more than 4 KiB, where the kernel has them (EOPNOTSUPP)" {
+	loop_make 64M --sector-size 16384 || skip 'not on this kernel'
+	usual
+	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" "$LOOP"
+	session_destroy s
+}
+
+@test "interface: a number that is another device's by now is not taken for the one that was named (ENODEV)" {
+	local number
+	usual
+	mkdir "$TRACKERS/t" "$TRACKERS/u"
+	session_make d "" "$(disk 1)"
+	dmsetup create before --table "0 65536 linear $(disk 3) 0"
+	number=$(major_minor /dev/mapper/before)
+	put "$SESSIONS/s/s1/device" /dev/mapper/before
+	put "$SESSIONS/d/diff_file" /dev/mapper/before
+	put "$TRACKERS/t/device" /dev/mapper/before
+	session_take d
+	session_release d
+	settle
+	dmsetup remove --retry before
+	dm_linear after "$(disk 4)" 65536
+	[[ $(major_minor /dev/mapper/after) == "$number" ]]
+	refused_take s ENODEV
+	refused_take d ENODEV
+	cmp -n 33554432 "$(disk 4)" /dev/zero
+	# A tracker begins anew with what is there, unless another one has that.
+	put "$TRACKERS/u/device" /dev/mapper/after
+	logged_refusal EEXIST put "$TRACKERS/t/enabled" 1
+	rmdir "$TRACKERS/u"
+	put "$TRACKERS/t/enabled" 1
+	put "$TRACKERS/t/enabled" 0
+	# It is named again, by what it is called now.
+	put "$SESSIONS/d/diff_file" /dev/mapper/after
+	session_take d
+	session_destroy d
+	put "$SESSIONS/s/s1/device" /dev/mapper/after
+	session_take s
+	session_destroy s
+	rmdir "$TRACKERS/t"
 }
 
 @test "interface: a device with an integrity profile (EOPNOTSUPP) (lesson 14)" {

@@ -816,6 +816,16 @@ with open(sys.argv[2], "w") as out:
 	wait_until 20 test -s "$2"
 }
 
+@test "engine: who polls the state is woken by the release" {
+	local states=$BATS_TEST_TMPDIR/states
+	session_of "$(disk 2)" "$(disk 1)"
+	watch_state "$(image_of s s1)" "$states"
+	session_release s
+	# It is told that the file has gone, or reads its last state.
+	wait_until 10 eval "! kill -0 $WATCHER 2>/dev/null"
+	session_destroy s
+}
+
 # watch_events FILE: in the background, the events of block devices with their properties.
 watch_events() {
 	background stdbuf -oL udevadm monitor --kernel --property --subsystem-match=block >"$1" 2>&1

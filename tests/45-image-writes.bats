@@ -191,6 +191,27 @@ tree_make() {
 	session_destroy s
 }
 
+@test "image write: what is being written stays as it is, where the difference storage needs that" {
+	local queue directory
+	queue=/sys/block/$(basename "$(disk 2)")/queue
+	session_of "$(disk 3)" "$(disk 1)"
+	[[ $(<"/sys/block/$(basename "$(image_of s s1)")/queue/stable_writes") == 0 ]]
+	session_destroy s
+	echo 1 >"$queue/stable_writes"
+	defer eval "echo 0 >$queue/stable_writes"
+	session_of "$(disk 2)" "$(disk 1)"
+	[[ $(<"/sys/block/$(basename "$(image_of s s1)")/queue/stable_writes") == 1 ]]
+	session_destroy s
+	mkfs.ext4 -q -F "$(disk 2)"
+	directory=$(mount_test "$(disk 2)" diff)
+	session_make s "$directory/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 64M
+	session_take s
+	[[ $(<"/sys/block/$(basename "$(image_of s s1)")/queue/stable_writes") == 1 ]]
+	session_destroy s
+	umount "$directory"
+}
+
 @test "image write: discards and write-zeroes are not offered" {
 	local image
 	session_of "$(disk 2)" "$(disk 1)"

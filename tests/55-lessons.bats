@@ -137,6 +137,44 @@ full() {
 	[[ $(awk '{ print $9 }' "/sys/block/${1##*/}/stat") -ge $(<"/sys/block/${1##*/}/queue/nr_requests") ]]
 }
 
+@test "lesson 9: a tracked partition whose table is read from a disk that hangs holds up nobody" {
+	local reader i
+	dm_linear hangs "$(disk 4)" 262144
+	loop_make_of /dev/mapper/hangs --partscan --direct-io=on
+	partition "$LOOP" 64M
+	for i in t u; do
+		mkdir "$TRACKERS/$i"
+	done
+	put "$TRACKERS/t/device" "$(part "$LOOP" 1)"
+	put "$TRACKERS/u/device" "$(disk 3)"
+	put "$TRACKERS/t/enabled" 1
+	put "$TRACKERS/u/enabled" 1
+	session_of "$(disk 2)" "$(disk 1)"
+	session_make other "$(disk 7)" "$(disk 3)"
+	udev_away
+	dmsetup suspend --nolockfs --noflush hangs
+	defer dmsetup resume --noudevsync hangs
+	background blockdev --rereadpt "$LOOP"
+	reader=$BACKGROUND
+	wait_until 10 hangs "$reader"
+	for i in "cat $TRACKERS/u/state" "cat $TRACKERS/t/state" "eval echo 1 >$SESSIONS/other/active" \
+		"eval echo 0 >$SESSIONS/s/active" "eval echo 0 >$TRACKERS/u/enabled" "rmdir $TRACKERS/u"; do
+		# shellcheck disable=SC2086 # words
+		background $i
+		wait_until 20 eval "! kill -0 $BACKGROUND 2>/dev/null"
+		wait "$BACKGROUND"
+	done
+	hangs "$reader" || fail 'it did not hang: nothing was shown'
+	dmsetup resume --noudevsync hangs
+	wait "$reader"
+	udev_back
+	[[ $(cat "$TRACKERS/t/state") == tracking ]]
+	session_destroy other
+	session_destroy s
+	put "$TRACKERS/t/enabled" 0
+	rmdir "$TRACKERS/t"
+}
+
 @test "lesson 9: a part of an origin that takes no request does not hold up what is done with the rest of it" {
 	local both=/dev/mapper/both leg readers=() write
 	dm_linear hangs "$(disk 4)" 65536

@@ -209,6 +209,37 @@ medium_is_another() {
 	tracker_destroy u
 }
 
+@test "tracking: a partition that gets another number when the table is read again is the same" {
+	local one generation number
+	loop_make 128M --partscan
+	partition "$LOOP" 64M 32M
+	one=$(part "$LOOP" 1)
+	number=$(major_minor "$one")
+	tracker_make t "$one"
+	generation=$(tracker_get t generation)
+	session_make s "$(disk 2)" "$one"
+	blockdev --rereadpt "$LOOP"
+	settle
+	[[ $(major_minor "$one") != "$number" ]] || skip 'it has got the same'
+	[[ $(tracker_get t generation) == "$generation" && $(tracker_get t state) == tracking ]]
+	written "$LOOP" 1M 4096
+	# The session has the number, and its partition may be any.
+	refuses ENODEV put "$SESSIONS/s/active" 1 || refuses ENXIO put "$SESSIONS/s/active" 1
+	put "$SESSIONS/s/s1/device" "$one"
+	session_take s
+	changed_is "$(image_of s s1)" 0:1
+	session_release s
+	# What is done with it is done with what has the new number.
+	printf 'start=2048, size=80M\n' | sfdisk -q -X gpt "$LOOP" >/dev/null
+	settle
+	[[ $(tracker_get t generation) != "$generation" && $(tracker_get t state) == tracking ]]
+	sfdisk -q --delete "$LOOP"
+	settle
+	lost t
+	session_destroy s
+	tracker_destroy t
+}
+
 # resized DISK SIZE: its first partition, which stays in use.
 resized() {
 	printf 'start=2048, size=%s\n' "$2" | sfdisk -q -X gpt --no-reread --no-tell-kernel "$1"

@@ -9,16 +9,19 @@
 
 /*
  * A bio-based disk with these block sizes, in bytes. Memory is aligned to the
- * logical one, so that each segment of a bio consists of whole blocks.
+ * logical one, so that each segment of a bio consists of whole blocks. Stable:
+ * what is being written to it must not change meanwhile.
  */
 static inline struct gendisk *compat_alloc_disk(unsigned int logical,
-						unsigned int physical)
+						unsigned int physical,
+						bool stable)
 {
 #ifdef HAVE_ALLOC_DISK_LIMITS
 	struct queue_limits limits = {
 		.logical_block_size = logical,
 		.physical_block_size = physical,
 		.dma_alignment = logical - 1,
+		.features = stable ? BLK_FEAT_STABLE_WRITES : 0,
 	};
 
 	return blk_alloc_disk(&limits, NUMA_NO_NODE);
@@ -30,6 +33,8 @@ static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 	blk_queue_logical_block_size(disk->queue, logical);
 	blk_queue_physical_block_size(disk->queue, physical);
 	blk_queue_dma_alignment(disk->queue, logical - 1);
+	if (stable)
+		blk_queue_flag_set(QUEUE_FLAG_STABLE_WRITES, disk->queue);
 	return disk;
 #endif
 }

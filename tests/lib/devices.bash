@@ -62,11 +62,15 @@ requests_in_flight() {
 
 # loop_make SIZE [LOSETUP-OPTION...]: a loop device on a file in memory; its path in LOOP.
 loop_make() {
-	local file size=$1
-	shift
+	local file
 	file=$(mktemp "$BATS_TEST_TMPDIR/loop.XXXXXX")
-	truncate -s "$size" "$file"
-	LOOP=$(losetup -f --show "$@" "$file") || return
+	truncate -s "$1" "$file"
+	loop_make_of "$file" "${@:2}"
+}
+
+# loop_make_of FILE [LOSETUP-OPTION...]: the same on that file or device.
+loop_make_of() {
+	LOOP=$(losetup -f --show "${@:2}" "$1") || return
 	defer losetup -d "$LOOP"
 }
 
