@@ -616,6 +616,28 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
+@test "backup, verify, merge and restore: a directory that cannot be listed is not taken for an empty one" {
+	local file=$BATS_TEST_TMPDIR/file unlisted=(setpriv "--bounding-set=-dac_override,-dac_read_search" blksnap)
+	backup_disk
+	origin_of 4096
+	backed_up
+	cp -a "$chain" "$backups/second"
+	chmod a-r "$chain"
+	refused 1 "cannot list $chain" "${unlisted[@]}" backup "$backups" --diff "$(disk 2)" "$dev"
+	refused 1 "cannot list $chain" "${unlisted[@]}" restore "$chain" "$file"
+	refused 1 "cannot list $chain" "${unlisted[@]}" restore "$backups" "$file"
+	refused 1 "cannot list $chain" "${unlisted[@]}" merge "$chain" 1
+	# What else there is is verified all the same.
+	run -1 --separate-stderr "${unlisted[@]}" verify --json "$backups"
+	[[ $(jq -rs 'map(.backup + .state) | join(" ")' <<<"$output") == "${chain}damaged $backups/second/00001good" ]]
+	[[ $stderr == *"cannot list $chain"* ]]
+	chmod a-r "$backups"
+	refused 1 "cannot list $backups" "${unlisted[@]}" verify "$backups"
+	refused 1 "cannot list $backups" "${unlisted[@]}" restore "$backups" "$file"
+	run -0 "${unlisted[@]}" verify "$backups/second"
+	[[ ! -e $file ]]
+}
+
 # --- pipes -----------------------------------------------------------------------------------------------------------
 
 @test "backup: to a pipe, and back; cut off and damaged streams are found" {

@@ -119,7 +119,7 @@ describe() {
 next_id() {
 	local path next
 	id=1
-	for path in "$chain"/[0-9]*; do
+	for path in "${listing[@]}"; do
 		[[ ${path##*/} =~ ^([0-9]{5,9})\.(json|full|increment|differential)(\.index)?(\.partial)?$ ]] || continue
 		next=$((10#${BASH_REMATCH[1]}))
 		[[ -n ${BASH_REMATCH[4]} ]] || next=$((next + 1))
@@ -253,7 +253,7 @@ backup_session() {
 		chain=$directory/$snapshot
 		[[ -d $chain ]] || mkdir -- "$chain" || fail "cannot make $chain"
 		lock "$chain" exclusive
-		read_chain "$chain"
+		read_chain "$chain" || exit "$exit_refused"
 		need_same_device "$snapshot"
 		already_there "$snapshot" || backup_image "$snapshot"
 		exec {lock_descriptor}>&-

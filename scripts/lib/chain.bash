@@ -35,12 +35,27 @@ add_backup() {
 	fi
 }
 
-# get_manifests ARRAY DIRECTORY: the files in the order of their numbers: those with more digits last.
+# get_listing ARRAY DIRECTORY PATTERN: the paths of what is in it and has such a name, in order. Fails if it cannot be listed,
+# and says so: that is not an empty one.
+get_listing() {
+	local -n listing_=$1
+	mapfile -d '' listing_ < <(find "$2/" -mindepth 1 -maxdepth 1 -name "$3" -print0 2>/dev/null | sort -z)
+	wait "$!" || {
+		say "cannot list $2"
+		return 1
+	}
+}
+
+# What is in the directory of the chain and begins with a number, as it was when the chain was read.
+listing=()
+
+# get_manifests ARRAY: those that are listed, in the order of their numbers: those with more digits last.
 get_manifests() {
 	local -n manifests_=$1
 	local path_ found_=() by_length_=() i_
 	manifests_=()
-	for path_ in "$2"/[0-9]*.json; do
+	for path_ in "${listing[@]}"; do
+		[[ $path_ == *.json ]] || continue
 		by_length_[${#path_}]+="${#found_[@]} "
 		found_+=("$path_")
 	done
@@ -54,10 +69,11 @@ get_manifests() {
 readonly manifests_at_once=100
 
 # read_chain DIRECTORY: all its manifests, and nothing else. What is damaged is left out, and told; it is in
-# damaged_manifests.
+# damaged_manifests. Fails if the directory cannot be listed.
 read_chain() {
 	local files member some texts text first i
-	get_manifests files "$1"
+	get_listing listing "$1" '[0-9]*' || return
+	get_manifests files
 	backups=() damaged_manifests=() index_sums=()
 	for member in $manifest_members; do
 		local -n known=m_$member
@@ -200,17 +216,27 @@ add_paths() {
 	done
 }
 
+# get_directories ARRAY DIRECTORY: those in it, which may be chains; not the one of fsck, which only root can list.
+get_directories() {
+	local -n directories_=$1
+	local paths_ path_
+	directories_=()
+	get_listing paths_ "$2" '[!.]*' || return
+	for path_ in "${paths_[@]}"; do
+		[[ ! -d $path_ || $path_ == */lost+found ]] || directories_+=("$path_")
+	done
+}
+
 # find_chain PATH: sets chain to the directory of a chain: this one, or the only one in it.
 find_chain() {
-	local path=${1%/} found=() candidate
+	local path=${1%/} found=() directories directory manifests
 	[[ -d $path ]] || fail "no directory $1"
-	for candidate in "$path"/[0-9]*.json; do
-		chain=$path
-		return
-	done
-	for candidate in "$path"/*/[0-9]*.json; do
-		candidate=${candidate%/*}
-		[[ " ${found[*]} " == *" $candidate "* ]] || found+=("$candidate")
+	get_directories directories "$path" || exit "$exit_refused"
+	for directory in "$path" "${directories[@]}"; do
+		get_listing manifests "$directory" '[0-9]*.json' || exit "$exit_refused"
+		[[ ${#manifests[@]} -ne 0 ]] || continue
+		found+=("$directory")
+		[[ $directory != "$path" ]] || break
 	done
 	[[ ${#found[@]} -ne 0 ]] || fail "there is no backup in $1"
 	[[ ${#found[@]} -eq 1 ]] || fail "$1 has several chains, name one: ${found[*]}"
@@ -260,7 +286,7 @@ is_useless() {
 # remove_useless KEPT: files of backups that have no manifest; not those that begin with KEPT.
 remove_useless() {
 	local path file useless_id
-	for path in "$chain"/[0-9]*; do
+	for path in "${listing[@]}"; do
 		file=${path##*/}
 		[[ $file != "$1"* || $file != *.partial ]] || continue
 		is_useless "$file" || continue

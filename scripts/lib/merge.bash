@@ -60,7 +60,7 @@ command_merge() {
 	need_backup_tools
 	find_chain "${operands[0]}"
 	lock "$chain" exclusive
-	read_chain "$chain"
+	read_chain "$chain" || exit "$exit_refused"
 	[[ ${#damaged_manifests[@]} -eq 0 ]] || fail "$chain: nothing was merged"
 	backup_number "${operands[1]}"
 	[[ ${m_kind[$id]} == full ]] || merge_to_full "$id"

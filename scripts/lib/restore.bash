@@ -101,7 +101,7 @@ command_restore() {
 	fi
 	find_chain "${operands[0]}"
 	lock "$chain" shared
-	read_chain "$chain"
+	read_chain "$chain" || exit "$exit_refused"
 	[[ ${#backups[@]} -gt 0 ]] || fail "there is no good backup in $chain"
 	[[ -n $opt_at || ${#damaged_manifests[@]} -eq 0 ]] || fail "which is the last one is not known: name one with --at"
 	backup_number "${opt_at:-${backups[-1]}}"

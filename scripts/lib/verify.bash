@@ -34,7 +34,7 @@ print_damaged() {
 # there is nothing of it has lost its own.
 verify_useless() {
 	local path useless_id last=''
-	for path in "$chain"/[0-9]*; do
+	for path in "${listing[@]}"; do
 		is_useless "${path##*/}" || continue
 		if [[ $path == *.partial || -n ${m_uuid[$useless_id]:-} || -e $chain/$useless_id.json.partial ]]; then
 			say "$path: of a backup or merge that was interrupted"
@@ -51,7 +51,10 @@ verify_useless() {
 verify_chain() {
 	local id bad=0 file
 	lock "$chain" shared
-	read_chain "$chain"
+	read_chain "$chain" || {
+		print_damaged "$chain"
+		return 1
+	}
 	bad=${#damaged_manifests[@]}
 	for file in "${damaged_manifests[@]}"; do
 		print_damaged "$chain/${file%.json}"
@@ -69,10 +72,11 @@ verify_chain() {
 	[[ $bad -eq 0 ]]
 }
 
-# is_chain DIRECTORY: it has manifests, or data that may have lost its own.
+# is_chain DIRECTORY: it has manifests, or data that may have lost its own; or nobody knows, as it cannot be listed.
 is_chain() {
-	local path
-	for path in "$1"/[0-9]*; do
+	local paths path
+	get_listing paths "$1" '[0-9]*' 2>/dev/null || return 0
+	for path in "${paths[@]}"; do
 		[[ ! ${path##*/} =~ \.json$|^[0-9]{5,9}\.(full|increment|differential)$ ]] || return 0
 	done
 	return 1
@@ -93,7 +97,7 @@ END
 }
 
 command_verify() {
-	local status=0 chains=() path
+	local status=0 chains=() directories path
 	parse_options ' --json ' "$@"
 	add_paths
 	[[ ${#operands[@]} -eq 1 ]] || usage_error "verify takes one DIRECTORY"
@@ -104,7 +108,8 @@ command_verify() {
 	fi
 	path=${operands[0]%/}
 	[[ -d $path ]] || fail "no directory $path"
-	for chain in "$path" "$path"/*; do
+	get_directories directories "$path" || exit "$exit_refused"
+	for chain in "$path" "${directories[@]}"; do
 		! is_chain "$chain" || chains+=("$chain")
 	done
 	[[ ${#chains[@]} -gt 0 ]] || fail "there is no backup in $path"
