@@ -349,13 +349,13 @@ traps_signals() {
 
 # --- file systems above an origin ------------------------------------------------------------------------------------
 
-# An ext4 on a logical volume of disk 1, at its first extent: mounted on $dir.
+# An ext4 on a logical volume of disk 1, at its first extent: mounted on $dir, which mountinfo writes otherwise.
 lv_of_disk_1() {
 	vgcreate -q -q testvg "$(disk 1)"
 	defer vgremove -q -q -ff -y testvg
 	lvcreate -q -q -y -L 64M -n lv testvg
 	mkfs.ext4 -q /dev/testvg/lv
-	dir=$(mount_test /dev/testvg/lv lv)
+	dir=$(mount_test /dev/testvg/lv 'a 1\2')
 	defer umount "$dir"
 	start=$(pvs --noheadings --nosuffix --units s -o pe_start "$(disk 1)" | tr -d ' ')
 }

@@ -46,6 +46,12 @@ btrfs_devices() {
 	done
 }
 
+# unescape VARIABLE TEXT: as mountinfo has it, a backslash and three digits for what would be in the way. To printf one that
+# begins with 0 has three more.
+unescape() {
+	printf -v "$1" '%b' "${2//\\0/\\00}"
+}
+
 read_mounts() {
 	local mount id root place rest type source options
 	while read -r mount _ id root place _ rest; do
@@ -59,7 +65,8 @@ read_mounts() {
 		fi
 		mount_type[$id]=$type
 		if [[ $type == btrfs ]]; then
-			mount_devices[$id]=$(btrfs_devices "$(printf '%b' "$source")")
+			unescape source "$source"
+			mount_devices[$id]=$(btrfs_devices "$source")
 		else
 			mount_devices[$id]=$id
 		fi
@@ -82,7 +89,7 @@ place_of() {
 	local mounts mount place
 	read -r -a mounts <<<"${mount_places[$1]}"
 	for mount in "${mounts[@]}"; do
-		place=$(printf '%b' "${mount#*:}")
+		unescape place "${mount#*:}"
 		if [[ -d $place ]] && leads_to "$place" "${mount%%:*}"; then
 			printf '%s\n' "$place"
 			return
