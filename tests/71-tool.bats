@@ -256,6 +256,13 @@ own_images() {
 	nothing_left
 	[[ ! -e /dev/blksnap ]]
 	run -0 blksnap run --diff "$(disk 2)" "$(disk 1)" -- true
+	# It has the language of who has called.
+	# shellcheck disable=SC2016 # for the command
+	run -0 env LC_ALL=C.UTF-8 blksnap run --diff "$(disk 2)" "$(disk 1)" -- sh -c 'echo "${LC_ALL-none}"'
+	[[ $output == C.UTF-8 ]]
+	# shellcheck disable=SC2016 # for the command
+	run -0 env -u LC_ALL blksnap run --diff "$(disk 2)" "$(disk 1)" -- sh -c 'echo "${LC_ALL-none}"'
+	[[ $output == none ]]
 	nothing_left
 	run -127 blksnap run --diff "$(disk 2)" "$(disk 1)" -- /nowhere/program
 	nothing_left

@@ -1034,9 +1034,12 @@ teardown() {
 	# A directory of one's own.
 	hooks=$BATS_TEST_TMPDIR/hooks
 	mkdir "$hooks"
-	hook only
-	run -0 blksnap backup "$backups" --diff "$(disk 2)" --hooks "$hooks" "$dev"
-	[[ $(called) == 'only pre-take,only post-take' ]]
+	# It has the language of who has called.
+	# shellcheck disable=SC2016 # for the hook
+	hook only 'echo "${LC_ALL-none}" >>'"$seen"
+	rm "$seen"
+	run -0 env -u LC_ALL blksnap backup "$backups" --diff "$(disk 2)" --hooks "$hooks" "$dev"
+	[[ $(called) == 'only pre-take,only post-take' && $(paste -sd' ' "$seen") == 'none none' ]]
 }
 
 # --- the page --------------------------------------------------------------------------------------------------------

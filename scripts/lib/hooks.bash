@@ -9,7 +9,7 @@ readonly hooks_default=/etc/blksnap/hooks.d
 
 hooks=() hook_failed=''
 hooks_begun=''
-# What gives them the signals back that this process ignores when it is about to end.
+# What gives them the language of the caller back, and the signals that this process ignores when it is about to end.
 hook_env=()
 
 # find_hooks DIRECTORY: sets hooks to its executables, in the order in which they run.
@@ -49,7 +49,7 @@ pre_hooks() {
 	local hook defaults=
 	hooks_begun=1
 	add_defaults
-	[[ -z $defaults ]] || hook_env=(env --default-signal="$defaults" --)
+	hook_env=(env ${defaults:+--default-signal="$defaults"} "${callers_language[@]}")
 	for hook in "${hooks[@]}"; do
 		run_hook "$hook" pre-take || fail "nothing is backed up"
 		[[ -z $signal ]] || exit "${signal_status[$signal]}"

@@ -70,7 +70,7 @@ starter() {
 	trap - EXIT
 	(
 		exec <&"$input" >&"$output" {input}<&- {output}>&-
-		exec env --default-signal="$1" -- "${@:2}"
+		exec env --default-signal="$1" "${callers_language[@]}" "${@:2}"
 	) &
 	echo "$!"
 	# not while the command runs: whoever reads that might wait for the end of all that is written there
