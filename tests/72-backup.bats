@@ -545,17 +545,28 @@ teardown() {
 	finds "$chain/00003.increment: of a backup that was not completed, or its manifest is lost"
 	run -1 --separate-stderr blksnap verify --json "$backups"
 	[[ $(jq -rs 'map(.backup[-5:] + .state) | join(" ")' <<<"$output") == '00001good 00002good 00003damaged' ]]
+	# So nobody knows whether the one before it is the last.
+	refused 1 "$chain/00003.increment: of a backup that was not completed, or its manifest is lost" \
+		blksnap restore "$chain" "$BATS_TEST_TMPDIR/restored"
+	[[ $stderr == *'name one with --at'* ]]
+	restored 00002
 	# As it is for a moment of a backup or a merge.
 	cp "$BATS_TEST_TMPDIR/chain/00003.json" "$chain/00003.json.partial"
 	run -0 blksnap verify "$backups"
 	[[ $output == *"$chain/00003.increment: of a backup or merge that was interrupted"* ]]
+	number=00002 restored
 	rm "$chain/00003.json.partial"
 	backed_up
 	[[ $number == 00004 && $output == *"$chain/00003.increment: of a backup that was not completed, removed"* ]]
 	restored
 	run -0 blksnap verify "$backups"
+	# One that is lost before the last.
+	backed_up --full
+	rm "$chain/00002.json"
+	finds "$chain/00002.increment: of a backup that was not completed, or its manifest is lost"
+	restored
 	# Nothing else is there.
-	rm "$chain"/0000[24]* "$chain/00001.json"
+	rm "$chain"/0000[245]* "$chain/00001.json"
 	finds "$chain/00001.full: of a backup that was not completed, or its manifest is lost"
 	blksnap track --off "$dev"
 }

@@ -283,6 +283,16 @@ is_useless() {
 	[[ " ${damaged_manifests[*]} " != *" $useless_id.json "* ]]
 }
 
+# is_lost PATH: is it data whose manifest is lost, as far as one can know? While that is being written or removed it is there as
+# .partial. Sets useless_id to its number.
+is_lost() {
+	is_useless "${1##*/}" && [[ $1 != *.partial && -z ${m_uuid[$useless_id]:-} && ! -e $chain/$useless_id.json.partial ]]
+}
+
+say_lost() {
+	say "$1: of a backup that was not completed, or its manifest is lost"
+}
+
 # remove_useless KEPT: files of backups that have no manifest; not those that begin with KEPT.
 remove_useless() {
 	local path file useless_id

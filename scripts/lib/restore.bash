@@ -78,6 +78,17 @@ restore_to() {
 	sync -- "$(dirname -- "$target")"
 }
 
+# Is it known which backup is the last one? Not if a manifest is damaged, or that of newer data than all of them have is lost.
+last_is_known() {
+	local path useless_id
+	[[ ${#damaged_manifests[@]} -eq 0 ]] || return
+	for path in "${listing[@]}"; do
+		is_lost "$path" && older "${backups[-1]}" "$useless_id" || continue
+		say_lost "$path"
+		return 1
+	done
+}
+
 restore_chain() {
 	copy "${chain##*/}" restore "${options[@]}" "$1" "${m_size[$id]}" "${chain_files[@]}"
 }
@@ -103,7 +114,7 @@ command_restore() {
 	lock "$chain" shared
 	read_chain "$chain" || exit "$exit_refused"
 	[[ ${#backups[@]} -gt 0 ]] || fail "there is no good backup in $chain"
-	[[ -n $opt_at || ${#damaged_manifests[@]} -eq 0 ]] || fail "which is the last one is not known: name one with --at"
+	[[ -n $opt_at ]] || last_is_known || fail "which is the last one is not known: name one with --at"
 	backup_number "${opt_at:-${backups[-1]}}"
 	chain_arguments "$id" || fail "$id cannot be restored; see: blksnap verify $chain"
 	restore_to "${operands[1]}" restore_chain

@@ -30,17 +30,16 @@ print_damaged() {
 	printf '}\n'
 }
 
-# verify_useless: what belongs to no manifest. While one is being written or removed it is there as .partial; data beside which
-# there is nothing of it has lost its own.
+# verify_useless: what belongs to no manifest.
 verify_useless() {
 	local path useless_id last=''
 	for path in "${listing[@]}"; do
 		is_useless "${path##*/}" || continue
-		if [[ $path == *.partial || -n ${m_uuid[$useless_id]:-} || -e $chain/$useless_id.json.partial ]]; then
+		if ! is_lost "$path"; then
 			say "$path: of a backup or merge that was interrupted"
 			continue
 		fi
-		say "$path: of a backup that was not completed, or its manifest is lost"
+		say_lost "$path"
 		[[ $useless_id != "$last" ]] || continue
 		last=$useless_id
 		print_damaged "$chain/$useless_id"
