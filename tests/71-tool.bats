@@ -255,7 +255,6 @@ own_images() {
 	[[ ${lines[1]} =~ ^/dev/blksnap/run-[^/]*/$name\ /dev/blksnap/run-[^/]*/$(basename "$(disk 3)")$ ]]
 	nothing_left
 	[[ ! -e /dev/blksnap ]]
-	run -0 blksnap run --diff "$(disk 2)" "$(disk 1)" -- true
 	# It has the language of who has called.
 	# shellcheck disable=SC2016 # for the command
 	run -0 env LC_ALL=C.UTF-8 blksnap run --diff "$(disk 2)" "$(disk 1)" -- sh -c 'echo "${LC_ALL-none}"'

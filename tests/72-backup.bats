@@ -1209,6 +1209,8 @@ same_files() {
 	refused 1 'no directory /nowhere' blksnap backup /nowhere --diff "$(disk 2)" "$dev"
 	refused 1 'no directory /nowhere' blksnap backup "$backups" --diff "$(disk 2)" --hooks /nowhere "$dev"
 	refused 1 'cannot read /nowhere' blksnap backup - --diff "$(disk 2)" --parent /nowhere "$dev"
+	refused 1 'cannot write /nowhere/one' blksnap backup - --diff "$(disk 2)" --manifest /nowhere/one "$dev"
+	refused 1 'cannot write /tmp' blksnap backup - --diff "$(disk 2)" --manifest /tmp "$dev"
 	refused 1 "not the manifest" blksnap backup - --diff "$(disk 2)" --parent /etc/passwd "$dev"
 	refused 1 'ENOTBLK: ' blksnap backup "$backups" --diff "$(disk 2)" /tmp
 	refused 1 'no directory /nowhere' blksnap verify /nowhere

@@ -392,6 +392,7 @@ command_backup() {
 	[[ $directory == - || (-d $directory && -w $directory) ]] || fail "no directory $directory that can be written to"
 	[[ -z $opt_hooks || -d $opt_hooks ]] || fail "no directory $opt_hooks"
 	[[ -z $opt_parent || -r $opt_parent ]] || fail "cannot read $opt_parent"
+	[[ -z $opt_manifest || (! -d $opt_manifest && -w $(dirname -- "$opt_manifest")/) ]] || fail "cannot write $opt_manifest"
 	need_driver
 	need_backup_tools
 	if [[ -z $opt_session ]]; then

@@ -83,9 +83,10 @@ last_is_known() {
 	local path useless_id
 	[[ ${#damaged_manifests[@]} -eq 0 ]] || return
 	for path in "${listing[@]}"; do
-		is_lost "$path" && older "${backups[-1]}" "$useless_id" || continue
-		say_lost "$path"
-		return 1
+		if is_lost "$path" && older "${backups[-1]}" "$useless_id"; then
+			say_lost "$path"
+			return 1
+		fi
 	done
 }
 
