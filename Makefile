@@ -6,6 +6,8 @@ KDIR ?= /lib/modules/$(KVER)/build
 # Whose headers these are: with KDIR alone it is not the kernel that runs.
 installed_for = $(or $(shell sed -n 's/.* UTS_RELEASE "\(.*\)"/\1/p' "$(KDIR)/include/generated/utsrelease.h" 2>/dev/null),$(KVER))
 DESTDIR ?=
+# A relative one is of this directory, also for kbuild, which works in another one.
+override DESTDIR := $(if $(filter-out /%,$(firstword $(DESTDIR))),$(CURDIR)/)$(DESTDIR)
 PREFIX ?= /usr/local
 UDEVDIR ?= /lib/udev
 UNITDIR ?= /lib/systemd/system
@@ -23,7 +25,8 @@ help: ## list these targets
 .PHONY: modules
 modules: ## build the module, for the running kernel, KVER=... or KDIR=...
 	@test -e "$(KDIR)/Makefile" || { \
-		echo "No kernel headers in $(KDIR): install them (Debian: linux-headers-amd64) or say for which kernel: KVER=..." >&2; exit 1; }
+		echo "No kernel headers in $(KDIR): install them (Debian: linux-headers-$(KVER))," \
+			"boot the kernel that there are headers of, or say for which one: KVER=..." >&2; exit 1; }
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" modules
 
 .PHONY: tool
