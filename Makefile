@@ -78,12 +78,21 @@ bench: ## measure what snapshots cost, in virtual machines, or only what matches
 bench-report: ## make docs/benchmarks.md from what was measured
 	@tests/bench/report
 
+# Beside one from here, which of the two is loaded would be chance.
+.PHONY: need-no-dkms
+need-no-dkms:
+	@! ls "$(DESTDIR)/lib/modules/$(installed_for)/updates/dkms/blksnap.ko"* >/dev/null 2>&1 || { \
+		echo "DKMS has installed the module for $(installed_for): make install-tools, or first dkms remove" >&2; exit 1; }
+
 .PHONY: install
-install: modules tool install-scripts ## install module, udev rules, unit and tool (DESTDIR, PREFIX, UDEVDIR, UNITDIR)
+install: need-no-dkms modules install-tools ## install module, udev rules, unit and tool (DESTDIR, PREFIX, UDEVDIR, UNITDIR)
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" INSTALL_MOD_DIR=updates \
 		$(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)" DEPMOD=true) modules_install
-	install -m 755 build/blksnap-copy "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	$(if $(DESTDIR),,depmod "$(installed_for)")
+
+.PHONY: install-tools
+install-tools: tool install-scripts ## install all but the module, where that is left to DKMS
+	install -m 755 build/blksnap-copy "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	$(if $(DESTDIR),,-udevadm control --reload)
 
 # What needs no building. The unit has the place where the tool is.
