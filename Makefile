@@ -11,6 +11,7 @@ override DESTDIR := $(if $(filter-out /%,$(firstword $(DESTDIR))),$(CURDIR)/)$(D
 PREFIX ?= /usr/local
 UDEVDIR ?= /lib/udev
 UNITDIR ?= /lib/systemd/system
+systemctl = test ! -d /run/systemd/system || systemctl
 # More arguments for `make test`, `make check` and `make bench`, such as RUN="-f overflow tests/30-io.bats".
 RUN ?=
 ONLY ?=
@@ -94,6 +95,7 @@ install: need-no-dkms modules install-tools ## install module, udev rules, unit 
 install-tools: tool install-scripts ## install all but the module, where that is left to DKMS
 	install -m 755 build/blksnap-copy "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	$(if $(DESTDIR),,-udevadm control --reload)
+	$(if $(DESTDIR),,-$(systemctl) daemon-reload)
 
 # What needs no building. The unit has the place where the tool is.
 .PHONY: install-scripts
@@ -110,12 +112,14 @@ install-scripts:
 uninstall: ## remove what install put there
 	rm -f "$(DESTDIR)/lib/modules/$(installed_for)/updates/blksnap.ko"*
 	rm -f $(patsubst udev-rules/%,"$(DESTDIR)$(UDEVDIR)/rules.d/%",$(wildcard udev-rules/*.rules))
+	$(if $(DESTDIR),,-$(systemctl) disable blksnap.service)
 	rm -f "$(DESTDIR)$(UNITDIR)/blksnap.service"
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap"
 	rm -f "$(DESTDIR)$(PREFIX)/lib/blksnap/"*.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	-rmdir "$(DESTDIR)$(PREFIX)/lib/blksnap"
 	$(if $(DESTDIR),,depmod "$(installed_for)")
 	$(if $(DESTDIR),,-udevadm control --reload)
+	$(if $(DESTDIR),,-$(systemctl) daemon-reload)
 
 .PHONY: clean-modules
 clean-modules:
