@@ -22,7 +22,7 @@ print_verdict() {
 	printf '}\n'
 }
 
-# print_damaged PATH: of a backup of which there is no manifest to be read, for programs.
+# print_damaged PATH: of a backup of which there is no manifest to be read, or a chain that cannot be listed, for programs.
 print_damaged() {
 	[[ -n $opt_json ]] || return 0
 	printf '{'
