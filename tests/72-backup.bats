@@ -1051,6 +1051,11 @@ teardown() {
 	rm "$seen"
 	run -0 env -u LC_ALL blksnap backup "$backups" --diff "$(disk 2)" --hooks "$hooks" "$dev"
 	[[ $(called) == 'only pre-take,only post-take' && $(paste -sd' ' "$seen") == 'none none' ]]
+	# That it cannot be listed does not mean that there is none.
+	chmod a-r "$hooks"
+	refused 1 "cannot list $hooks" setpriv --bounding-set=-dac_override,-dac_read_search \
+		blksnap backup "$backups" --diff "$(disk 2)" --hooks "$hooks" "$dev"
+	nothing_left
 }
 
 # --- the page --------------------------------------------------------------------------------------------------------

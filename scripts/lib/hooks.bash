@@ -14,8 +14,10 @@ hook_env=()
 
 # find_hooks DIRECTORY: sets hooks to its executables, in the order in which they run.
 find_hooks() {
-	local hook
-	for hook in "$1"/*; do
+	local hook found
+	[[ -d $1 ]] || return 0
+	get_listing found "$1" '*' || exit "$exit_refused"
+	for hook in "${found[@]}"; do
 		if [[ -f $hook && -x $hook && ${hook##*/} =~ ^[A-Za-z0-9_-]+$ ]]; then
 			hooks+=("$hook")
 		fi
