@@ -209,6 +209,13 @@ medium_is_another() {
 	tracker_destroy u
 }
 
+# table_read DISK: anew, when udev has it no more open.
+table_read() {
+	settle
+	wait_until 10 blockdev --rereadpt "$1"
+	settle
+}
+
 @test "tracking: a partition that gets another number when the table is read again is the same" {
 	local before one generation number
 	# It has the lowest number that is free, and the next one when this has gone.
@@ -222,12 +229,11 @@ medium_is_another() {
 	tracker_make t "$one"
 	generation=$(tracker_get t generation)
 	session_make s "$(disk 2)" "$one"
-	sfdisk -q --delete "$before"
-	settle
+	sfdisk -q --delete --no-reread --no-tell-kernel "$before"
+	table_read "$before"
 	# The kernel gives the number back after a grace period.
 	sleep 1
-	blockdev --rereadpt "$LOOP"
-	settle
+	table_read "$LOOP"
 	[[ $(major_minor "$one") != "$number" ]] || fail 'it has got the same'
 	[[ $(tracker_get t generation) == "$generation" && $(tracker_get t state) == tracking ]]
 	written "$LOOP" 1M 4096
@@ -238,14 +244,15 @@ medium_is_another() {
 	changed_is "$(image_of s s1)" 0:1
 	session_release s
 	# What is done with it is done with what has the new number.
-	printf 'start=2048, size=80M\n' | sfdisk -q -X gpt "$LOOP" >/dev/null
-	settle
+	printf 'start=2048, size=80M\n' | sfdisk -q -X gpt --no-reread --no-tell-kernel "$LOOP"
+	table_read "$LOOP"
 	[[ $(tracker_get t generation) != "$generation" && $(tracker_get t state) == tracking ]]
-	sfdisk -q --delete "$LOOP"
-	settle
+	sfdisk -q --delete --no-reread --no-tell-kernel "$LOOP"
+	table_read "$LOOP"
 	lost t
 	session_destroy s
 	tracker_destroy t
+	settle
 }
 
 # resized DISK SIZE: its first partition, which stays in use.
