@@ -177,6 +177,20 @@ void origin_close(struct origin *origin)
 	compat_bdev_close(&origin->handle);
 }
 
+int origin_try(dev_t dev, struct origin_id *id, struct error_text *error,
+	       const char *who)
+{
+	struct origin origin;
+	int ret;
+
+	ret = origin_open(&origin, dev, error, who);
+	if (ret)
+		return ret;
+	origin_get_id(origin.handle.bdev, id);
+	origin_close(&origin);
+	return 0;
+}
+
 /* Freezing */
 
 static int origin_list_dev(struct origin *origin, dev_t dev)

@@ -145,6 +145,19 @@ int origin_open(struct origin *origin, dev_t dev, struct error_text *error,
 		const char *who);
 
 /**
+ * origin_try() - opens a device once, so that what cannot be followed is refused
+ *	at once
+ * @dev: the device
+ * @id: which one it is
+ * @error: gets the reason of a refusal
+ * @who: for its log line
+ *
+ * Context: may sleep, for long where a disk hangs. Return: as origin_open().
+ */
+int origin_try(dev_t dev, struct origin_id *id, struct error_text *error,
+	       const char *who);
+
+/**
  * origin_close() - undoes origin_open(). Context: may sleep.
  * @origin: not frozen
  */

@@ -362,21 +362,6 @@ static int __snapshot_refuse_twin(struct snapshot *snapshot,
 	return 0;
 }
 
-/* Opens it once, so that what cannot be followed is refused at once. */
-static int snapshot_try_device(struct snapshot *snapshot, dev_t dev,
-			       struct origin_id *id)
-{
-	struct origin origin;
-	int ret;
-
-	ret = origin_open(&origin, dev, &snapshot->error, snapshot->label);
-	if (ret)
-		return ret;
-	origin_get_id(origin.handle.bdev, id);
-	origin_close(&origin);
-	return 0;
-}
-
 static int snapshot_resolve(struct snapshot *snapshot, const char *path,
 			    dev_t *dev)
 {
@@ -399,7 +384,7 @@ int snapshot_set_device(struct snapshot *snapshot, const char *path)
 		ret = snapshot_resolve(snapshot, path, &dev);
 	/* Without the mutex: to open a disk that hangs takes long. */
 	if (!ret)
-		ret = snapshot_try_device(snapshot, dev, &id);
+		ret = origin_try(dev, &id, &snapshot->error, snapshot->label);
 	if (ret)
 		return ret;
 	mutex_lock(&session->mutex);

@@ -401,21 +401,6 @@ ssize_t tracking_show_device(struct tracking *tracking, char *page)
 	return len;
 }
 
-/* Opens it once, so that what cannot be followed is refused at once. */
-static int tracking_try_device(struct tracking *tracking, dev_t dev,
-			       struct origin_id *id)
-{
-	struct origin origin;
-	int ret;
-
-	ret = origin_open(&origin, dev, &tracking->error, tracking->name);
-	if (ret)
-		return ret;
-	origin_get_id(origin.handle.bdev, id);
-	origin_close(&origin);
-	return 0;
-}
-
 static int __tracking_set_device(struct tracking *tracking, const char *path,
 				 const struct origin_id *id)
 {
@@ -452,7 +437,7 @@ int tracking_set_device(struct tracking *tracking, const char *path)
 	if (ret)
 		return origin_refuse_path(path, ret, &tracking->error,
 					  tracking->name);
-	ret = tracking_try_device(tracking, dev, &id);
+	ret = origin_try(dev, &id, &tracking->error, tracking->name);
 	if (ret)
 		return ret;
 	mutex_lock(&trackings_mutex);
