@@ -822,7 +822,7 @@ with open(sys.argv[2], "w") as out:
 	watch_state "$(image_of s s1)" "$states"
 	session_release s
 	# It is told that the file has gone, or reads its last state.
-	wait_until 10 eval "! kill -0 $WATCHER 2>/dev/null"
+	wait_until 10 gone "$WATCHER"
 	session_destroy s
 }
 

@@ -42,10 +42,6 @@ null_blk_delete() {
 	echo 0 >"/sys/kernel/config/nullb/$1/power"
 }
 
-gone() {
-	! kill -0 "$1" 2>/dev/null
-}
-
 # --- the origin errs -------------------------------------------------------------------------------------------------
 
 @test "device faults: the origin cannot be written: its writer is told, once, and nobody else; the image stays right (I1, I2)" {

@@ -128,10 +128,6 @@ wiped() {
 	session_destroy h
 }
 
-gone() {
-	! kill -0 "$1" 2>/dev/null
-}
-
 # full DISK: all its requests are under way, and who has another one waits.
 full() {
 	[[ $(awk '{ print $9 }' "/sys/block/${1##*/}/stat") -ge $(<"/sys/block/${1##*/}/queue/nr_requests") ]]
@@ -161,7 +157,7 @@ full() {
 		"eval echo 0 >$SESSIONS/s/active" "eval echo 0 >$TRACKERS/u/enabled" "rmdir $TRACKERS/u"; do
 		# shellcheck disable=SC2086 # words
 		background $i
-		wait_until 20 eval "! kill -0 $BACKGROUND 2>/dev/null"
+		wait_until 20 gone "$BACKGROUND"
 		wait "$BACKGROUND"
 	done
 	hangs "$reader" || fail 'it did not hang: nothing was shown'

@@ -189,6 +189,11 @@ kill_all() {
 	done
 }
 
+# gone PID: it has ended.
+gone() {
+	! kill -0 "$1" 2>/dev/null
+}
+
 # hangs PID: it waits for a device, or for who does.
 hangs() {
 	[[ $(ps -o state= -p "$1") == D* ]]
