@@ -344,7 +344,7 @@ void disk_watch_del(struct disk_watch *watch)
 	mutex_lock(&watches_mutex);
 	list_del_rcu(&watch->node);
 	if (list_empty(&watches))
-		compat_queue_unbound(&watch_stop_work);
+		queue_work(compat_unbound_wq(), &watch_stop_work);
 	mutex_unlock(&watches_mutex);
 	synchronize_rcu_expedited();
 }

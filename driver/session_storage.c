@@ -171,7 +171,7 @@ static void session_storage_low_space(void *owner)
 	struct session *session = owner;
 
 	WRITE_ONCE(session->low_space, true);
-	compat_queue_unbound(&session->fail_work);
+	queue_delayed_work(compat_unbound_wq(), &session->fail_work, 0);
 }
 
 /*
@@ -350,7 +350,7 @@ void session_storage_close(struct session *session)
 {
 	diff_storage_close(session->storage);
 	session->storage = NULL;
-	cancel_work_sync(&session->fail_work);
+	cancel_delayed_work_sync(&session->fail_work);
 }
 
 int session_storage_open(struct session *session, struct list_head *active)

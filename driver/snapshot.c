@@ -6,7 +6,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/ctype.h>
-#include <linux/delay.h>
+#include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -121,7 +121,8 @@ static void session_announce_low_space(struct session *session)
  */
 static void session_fail_work(struct work_struct *work)
 {
-	struct session *session = container_of(work, struct session, fail_work);
+	struct session *session = container_of(to_delayed_work(work),
+					       struct session, fail_work);
 	struct snapshot *snapshot;
 	bool again = false;
 
@@ -137,10 +138,9 @@ static void session_fail_work(struct work_struct *work)
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		if (!snapshot->announced && diff_area_has_failed(snapshot->area))
 			snapshot_announce(snapshot);
-	if (again) {
-		msleep(DISK_WATCH_AGAIN_MS);
-		compat_queue_unbound(&session->fail_work);
-	}
+	if (again)
+		queue_delayed_work(compat_unbound_wq(), &session->fail_work,
+				   msecs_to_jiffies(DISK_WATCH_AGAIN_MS));
 }
 
 /* The state */
@@ -206,7 +206,7 @@ void session_init(struct session *session, const char *name)
 	mutex_init(&session->mutex);
 	INIT_LIST_HEAD(&session->snapshots);
 	INIT_LIST_HEAD(&session->active_node);
-	INIT_WORK(&session->fail_work, session_fail_work);
+	INIT_DELAYED_WORK(&session->fail_work, session_fail_work);
 	error_init(&session->error);
 }
 

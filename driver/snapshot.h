@@ -122,7 +122,7 @@ struct session {
 	struct diff_storage *storage;
 	struct stack diff_stack;
 	struct workqueue_struct *wq;
-	struct work_struct fail_work;
+	struct delayed_work fail_work;
 	bool low_space;
 	struct list_head active_node;
 	u64 hold_us;

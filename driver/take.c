@@ -224,7 +224,8 @@ static void snapshot_area_failed(void *owner, struct diff_area *area, bool share
 
 	if (shared)
 		WRITE_ONCE(snapshot->shared_failure, true);
-	compat_queue_unbound(&snapshot->session->fail_work);
+	queue_delayed_work(compat_unbound_wq(),
+			   &snapshot->session->fail_work, 0);
 }
 
 static int snapshot_create_area(struct snapshot *snapshot)
@@ -283,7 +284,8 @@ static void snapshot_noticed(struct disk_watch *watch)
 	struct snapshot *snapshot = container_of(watch, struct snapshot, watch);
 
 	WRITE_ONCE(snapshot->noticed, true);
-	compat_queue_unbound(&snapshot->session->fail_work);
+	queue_delayed_work(compat_unbound_wq(),
+			   &snapshot->session->fail_work, 0);
 }
 
 static int snapshot_watch(struct snapshot *snapshot)
@@ -391,7 +393,7 @@ static void take_teardown_snapshots(struct session *session,
 			break;
 		snapshot_teardown(snapshot);
 	}
-	cancel_work_sync(&session->fail_work);
+	cancel_delayed_work_sync(&session->fail_work);
 	destroy_workqueue(session->wq);
 }
 
@@ -749,7 +751,7 @@ static void take_undo_armed(struct session *session)
 
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		diff_area_retire(snapshot->area);
-	cancel_work_sync(&session->fail_work);
+	cancel_delayed_work_sync(&session->fail_work);
 	take_disarm(session);
 }
 
@@ -813,7 +815,7 @@ static int __session_take(struct session *session)
 	take_succeed(session);
 	WRITE_ONCE(session->active, true);
 	/* In case that an area has failed already. */
-	compat_queue_unbound(&session->fail_work);
+	queue_delayed_work(compat_unbound_wq(), &session->fail_work, 0);
 	return 0;
 
 out_snapshots:

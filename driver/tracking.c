@@ -22,7 +22,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/blkdev.h>
-#include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/log2.h>
 #include <linux/mutex.h>
@@ -30,6 +29,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
+#include <linux/wait.h>
 
 #include "compat/work.h"
 #include "event.h"
@@ -45,6 +45,8 @@
 
 static LIST_HEAD(trackings);	/* protected by trackings_mutex */
 static DEFINE_MUTEX(trackings_mutex);	/* protects all of them */
+static unsigned int trackings_unsure;	/* the sum; changed with the mutex */
+static DECLARE_WAIT_QUEUE_HEAD(trackings_looked);
 
 /* The state */
 
@@ -120,8 +122,23 @@ static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
 	return ret;
 }
 
+/*
+ * A partition table that is being read takes a moment, or for ever where the disk
+ * hangs; what becomes of its partition cannot be told meanwhile.
+ */
+static void __tracking_set_unsure(struct tracking *tracking, bool unsure)
+{
+	lockdep_assert_held(&trackings_mutex);
+	if (tracking->unsure == unsure)
+		return;
+	WRITE_ONCE(trackings_unsure, trackings_unsure - tracking->unsure + unsure);
+	WRITE_ONCE(tracking->unsure, unsure);
+	wake_up_all(&trackings_looked);
+}
+
 static void tracking_detach(struct tracking *tracking)
 {
+	__tracking_set_unsure(tracking, false);
 	disk_watch_del(&tracking->watch);
 	tracker_set_map(tracking->tracker, NULL);
 	tracker_put(tracking->tracker);
@@ -145,7 +162,7 @@ static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
 	}
 	tracker_set_map(tracking->tracker, map);
 	/* In case that the size has changed before it was watched. */
-	compat_queue_unbound(&tracking->work);
+	queue_delayed_work(compat_unbound_wq(), &tracking->work, 0);
 	return 0;
 }
 
@@ -277,19 +294,21 @@ static void __tracking_renew(struct tracking *tracking)
 	__tracking_lose(tracking);
 }
 
-/* False: it cannot be told yet. */
-static bool __tracking_look(struct tracking *tracking)
+static void __tracking_look(struct tracking *tracking)
 {
 	enum disk_verdict verdict;
 
 	lockdep_assert_held(&trackings_mutex);
 	if (tracking->state != TRACKING_ACTIVE)
-		return true;
+		return;
 	verdict = disk_watch_verdict(&tracking->watch);
 	tracking->id.dev = tracking->watch.dev;
+	__tracking_set_unsure(tracking, verdict == DISK_BUSY);
 	switch (verdict) {
 	case DISK_BUSY:
-		return false;
+		queue_delayed_work(compat_unbound_wq(), &tracking->work,
+				   msecs_to_jiffies(DISK_WATCH_AGAIN_MS));
+		break;
 	case DISK_SAME:
 		/* Broken by an event that was dealt with before it did so. */
 		if (tracker_map_is_broken(tracking->tracker))
@@ -305,46 +324,32 @@ static bool __tracking_look(struct tracking *tracking)
 		__tracking_lose_origin(tracking);
 		break;
 	}
-	return true;
-}
-
-/*
- * Looks at one of them, or at all; with the mutex, which it lets go of while a
- * partition table is being read. That takes a moment, or for ever where the disk
- * hangs; what becomes of its partition is then seen later.
- */
-static void tracking_look(struct tracking *only)
-{
-	unsigned int tries = LOOK_MS / DISK_WATCH_AGAIN_MS;
-	struct tracking *tracking;
-	bool done;
-
-	lockdep_assert_held(&trackings_mutex);
-	for (;;) {
-		done = true;
-		list_for_each_entry(tracking, &trackings, node)
-			if (!only || tracking == only)
-				done &= __tracking_look(tracking);
-		if (done || !tries--)
-			return;
-		mutex_unlock(&trackings_mutex);
-		msleep(DISK_WATCH_AGAIN_MS);
-		mutex_lock(&trackings_mutex);
-	}
 }
 
 static void tracking_work(struct work_struct *work)
 {
-	struct tracking *tracking = container_of(work, struct tracking, work);
-	bool done;
+	struct tracking *tracking = container_of(to_delayed_work(work),
+						 struct tracking, work);
 
 	mutex_lock(&trackings_mutex);
-	done = __tracking_look(tracking);
+	__tracking_look(tracking);
 	mutex_unlock(&trackings_mutex);
-	if (done)
-		return;
-	msleep(DISK_WATCH_AGAIN_MS);
-	compat_queue_unbound(work);
+}
+
+/* Lets go of the mutex until the works can tell, of one or of all; not for ever. */
+static void tracking_wait(const unsigned int *unsure)
+{
+	lockdep_assert_held(&trackings_mutex);
+	mutex_unlock(&trackings_mutex);
+	wait_event_timeout(trackings_looked, !READ_ONCE(*unsure),
+			   msecs_to_jiffies(LOOK_MS));
+	mutex_lock(&trackings_mutex);
+}
+
+static void tracking_look(struct tracking *tracking)
+{
+	__tracking_look(tracking);
+	tracking_wait(&tracking->unsure);
 }
 
 /*
@@ -357,13 +362,17 @@ static void tracking_noticed(struct disk_watch *watch)
 
 	if (READ_ONCE(watch->flags))
 		tracker_break_map(tracking->tracker);
-	compat_queue_unbound(&tracking->work);
+	queue_delayed_work(compat_unbound_wq(), &tracking->work, 0);
 }
 
 void tracking_settle(void)
 {
+	struct tracking *tracking;
+
 	mutex_lock(&trackings_mutex);
-	tracking_look(NULL);
+	list_for_each_entry(tracking, &trackings, node)
+		__tracking_look(tracking);
+	tracking_wait(&trackings_unsure);
 	mutex_unlock(&trackings_mutex);
 }
 
@@ -373,7 +382,7 @@ void tracking_add(struct tracking *tracking, const char *name)
 {
 	strscpy(tracking->name, name, sizeof(tracking->name));
 	error_init(&tracking->error);
-	INIT_WORK(&tracking->work, tracking_work);
+	INIT_DELAYED_WORK(&tracking->work, tracking_work);
 	tracking->watch.event = tracking_noticed;
 	mutex_lock(&trackings_mutex);
 	list_add_tail(&tracking->node, &trackings);
@@ -386,7 +395,7 @@ void tracking_remove(struct tracking *tracking)
 	list_del(&tracking->node);
 	mutex_unlock(&trackings_mutex);
 	/* Nothing is watched, so that nothing queues it any more. */
-	cancel_work_sync(&tracking->work);
+	cancel_delayed_work_sync(&tracking->work);
 	kfree(tracking->device);
 }
 

@@ -36,6 +36,7 @@ enum tracking_state { TRACKING_CONFIGURED, TRACKING_ACTIVE, TRACKING_LOST };
  * @tracker: while active
  * @watch: while active
  * @work: looks at what @watch has noticed
+ * @unsure: 1 while @work will look again, since it cannot be told yet
  */
 struct tracking {
 	struct list_head node;
@@ -48,7 +49,8 @@ struct tracking {
 	enum tracking_state state;
 	struct tracker *tracker;
 	struct disk_watch watch;
-	struct work_struct work;
+	struct delayed_work work;
+	unsigned int unsure;
 };
 
 /**

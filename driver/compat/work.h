@@ -6,13 +6,13 @@
 
 #include "probed/all.h"
 
-/* Queues it on the system's workqueue that is bound to no CPU. Any context. */
-static inline bool compat_queue_unbound(struct work_struct *work)
+/* The system's workqueue that is bound to no CPU. Any context. */
+static inline struct workqueue_struct *compat_unbound_wq(void)
 {
 #ifdef HAVE_DFL_WQ
-	return queue_work(system_dfl_wq, work);
+	return system_dfl_wq;
 #else
-	return queue_work(system_unbound_wq, work);
+	return system_unbound_wq;
 #endif
 }
 
