@@ -10,6 +10,7 @@
 #include <linux/blkdev.h>
 #include <linux/part_stat.h>
 #include <linux/rcupdate.h>
+#include <linux/string.h>
 #include <linux/xarray.h>
 
 #include "accounted.h"
@@ -62,4 +63,12 @@ bool accounted_all_ended(struct gendisk *disk, accounted_filter_fn *matters,
 	all = all && accounted_sum(disk, matters, priv, accounted_ended) == ended;
 	rcu_read_unlock();
 	return all;
+}
+
+/* The others have their own ways: most do not ask, some do not account at all. */
+bool accounted_is_off(const struct gendisk *disk)
+{
+	return (strstarts(disk->disk_name, "dm-") ||
+		strstarts(disk->disk_name, "md")) &&
+	       !blk_queue_io_stat(disk->queue);
 }

@@ -21,4 +21,12 @@ typedef bool accounted_filter_fn(void *priv, struct block_device *part);
 bool accounted_all_ended(struct gendisk *disk, accounted_filter_fn *matters,
 			 void *priv);
 
+/**
+ * accounted_is_off() - has somebody told the driver not to account? Context: any.
+ * @disk: a bio-based disk
+ *
+ * Return: true of those that account only while queue/iostats is 1.
+ */
+bool accounted_is_off(const struct gendisk *disk);
+
 #endif

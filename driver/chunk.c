@@ -23,35 +23,23 @@
 /* Who allocates holds a lock that the stores need, which free memory. */
 #define CHUNK_GFP (GFP_NOWAIT | __GFP_NOWARN)
 #define CHUNK_RECLAIM_GFP (GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN)
-#define CHUNK_LOAD_BIOS 16	/* reads that can always be in flight */
 #define CHUNK_RESERVE_PAGES 128
 #define CHUNK_RESERVE_STRUCTS 16
 #define CHUNK_RESERVE_BYTES PAGE_SIZE	/* of a struct in the reserve */
 
-static struct bio_set load_bios;
 static mempool_t reserve_pages;
 static mempool_t reserve_structs;
 
 int chunk_init(void)
 {
-	int ret = bioset_init(&load_bios, CHUNK_LOAD_BIOS, 0,
-			      BIOSET_NEED_BVECS);
+	int ret = mempool_init_page_pool(&reserve_pages, CHUNK_RESERVE_PAGES, 0);
 
 	if (ret)
 		return ret;
-	ret = mempool_init_page_pool(&reserve_pages, CHUNK_RESERVE_PAGES, 0);
-	if (ret)
-		goto out_bios;
 	ret = mempool_init_kmalloc_pool(&reserve_structs, CHUNK_RESERVE_STRUCTS,
 					CHUNK_RESERVE_BYTES);
 	if (ret)
-		goto out_pages;
-	return 0;
-
-out_pages:
-	mempool_exit(&reserve_pages);
-out_bios:
-	bioset_exit(&load_bios);
+		mempool_exit(&reserve_pages);
 	return ret;
 }
 
@@ -60,7 +48,6 @@ void chunk_exit(void)
 	rcu_barrier(); /* for chunk_free_reserved() */
 	mempool_exit(&reserve_structs);
 	mempool_exit(&reserve_pages);
-	bioset_exit(&load_bios);
 }
 
 static void chunk_free_pages(struct chunk *chunk)
@@ -214,14 +201,14 @@ static void chunk_load_endio(struct bio *bio)
 /* Reads as many pages from @index on as one bio can hold; how many they are. */
 static unsigned int chunk_load_pages(struct chunk *chunk,
 				     struct block_device *origin,
-				     unsigned int index)
+				     struct bio_set *bios, unsigned int index)
 {
 	unsigned int nr = bio_max_segs(chunk->nr_pages - index);
 	sector_t start = (sector_t)index * PAGE_SECTORS;
 	unsigned int i, sectors;
 	struct bio *bio;
 
-	bio = bio_alloc_bioset(origin, nr, REQ_OP_READ, GFP_NOIO, &load_bios);
+	bio = bio_alloc_bioset(origin, nr, REQ_OP_READ, GFP_NOIO, bios);
 	bio->bi_iter.bi_sector = chunk->start + start;
 	bio->bi_end_io = chunk_load_endio;
 	bio->bi_private = chunk;
@@ -237,6 +224,7 @@ static unsigned int chunk_load_pages(struct chunk *chunk,
 }
 
 void chunk_load(struct chunk *chunk, struct block_device *origin,
+		struct bio_set *bios,
 		void (*loaded)(struct chunk *chunk, int err))
 {
 	unsigned int index = 0;
@@ -245,7 +233,7 @@ void chunk_load(struct chunk *chunk, struct block_device *origin,
 	chunk->load_err = 0;
 	atomic_set(&chunk->loads, 1);
 	while (index < chunk->nr_pages)
-		index += chunk_load_pages(chunk, origin, index);
+		index += chunk_load_pages(chunk, origin, bios, index);
 	chunk_load_put(chunk);
 }
 

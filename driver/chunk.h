@@ -9,6 +9,7 @@
 #include <linux/refcount.h>
 #include <linux/types.h>
 
+struct bio_set;
 struct memory_user;
 
 /* The longest run that is preserved as one, unless a granule is longer. */
@@ -173,6 +174,8 @@ void chunk_set_state(struct chunk *chunk, enum chunk_state state);
  * chunk_load() - begins to read the old content from the origin
  * @chunk: in state CHUNK_LOADING
  * @origin: the device
+ * @bios: for the reads, with vectors; of this origin alone, since who waits for
+ *	one waits for that
  * @loaded: called when the content is there, or could not be read (a negative
  *	errno); in any context
  *
@@ -181,6 +184,7 @@ void chunk_set_state(struct chunk *chunk, enum chunk_state state);
  * the device to take the request).
  */
 void chunk_load(struct chunk *chunk, struct block_device *origin,
+		struct bio_set *bios,
 		void (*loaded)(struct chunk *chunk, int err));
 
 /**

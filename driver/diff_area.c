@@ -48,6 +48,7 @@
 #include "gate.h"
 #include "trace.h"
 
+#define DIFF_AREA_LOAD_BIOS 4	/* reads that can always be in flight */
 #define GRANULE_MIN SZ_4K
 #define GRANULE_HINT_MAX SZ_64K
 #define GRANULES_MAX BIT_ULL(32)
@@ -334,11 +335,16 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	area->writes_passed = alloc_percpu(u64);
 	if (!area->writes_passed)
 		goto out_map;
-	if (percpu_ref_init(&area->users, diff_area_unused, 0, GFP_KERNEL))
+	if (bioset_init(&area->load_bios, DIFF_AREA_LOAD_BIOS, 0,
+			BIOSET_NEED_BVECS))
 		goto out_passed;
+	if (percpu_ref_init(&area->users, diff_area_unused, 0, GFP_KERNEL))
+		goto out_bios;
 	memory_register(&area->memory);
 	return area;
 
+out_bios:
+	bioset_exit(&area->load_bios);
 out_passed:
 	free_percpu(area->writes_passed);
 out_map:
@@ -381,6 +387,7 @@ static void diff_area_free(struct kref *kref)
 
 	granule_set_destroy(&area->written);
 	percpu_ref_exit(&area->users);
+	bioset_exit(&area->load_bios);
 	free_percpu(area->writes_passed);
 	kfree(area);
 }

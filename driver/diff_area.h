@@ -3,6 +3,7 @@
 #define BLKSNAP_DIFF_AREA_H
 
 #include <linux/atomic.h>
+#include <linux/bio.h>
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/percpu-refcount.h>
@@ -127,6 +128,7 @@ struct diff_stats {
  * @settling: how many wait in preserve_settle()
  * @changes: counts what may have brought one of them further
  * @changed: woken then
+ * @load_bios: for reads of what is to be preserved
  * @written: granules that were written through the image
  * @memory: to hear from the budget
  * @stats: see there
@@ -152,6 +154,7 @@ struct diff_area {
 	atomic_t settling;
 	atomic_t changes;
 	wait_queue_head_t changed;
+	struct bio_set load_bios;
 	struct granule_set written;
 	struct memory_user memory;
 	struct diff_stats stats;

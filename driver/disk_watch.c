@@ -18,7 +18,9 @@
  * Device-mapper and loop call it also when another table or file of the same
  * size is put below: then the content may be another one. So it may when the
  * kernel counts up the sequence number of a disk, in inc_diskseq(): the medium
- * has been changed.
+ * has been changed. And so all of it may, when the machine is a virtual one that
+ * was copied, or put back to what it was before, with its memory: then its
+ * hypervisor gives it another generation, of which the kernel tells.
  *
  * Whoever is told asks for the verdict later, in his own context. It compares
  * what is there with what was there, so it needs no event to be right, but for
@@ -31,6 +33,8 @@
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/random.h>
 #include <linux/rculist.h>
 #include <linux/string.h>
 #include <linux/workqueue.h>
@@ -165,6 +169,23 @@ static void notrace watch_partition(unsigned long ip, unsigned long parent_ip,
 	rcu_read_unlock();
 }
 
+/* What was marked is of another past than what will be. */
+static int watch_forked(struct notifier_block *block, unsigned long action,
+			void *data)
+{
+	struct disk_watch *watch;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(watch, &watches, node)
+		watch_tell(watch, WATCH_RENEWED);
+	rcu_read_unlock();
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block watch_fork_block = {
+	.notifier_call = watch_forked,
+};
+
 static struct ftrace_ops capacity_ops = {
 	.func = watch_capacity,
 	.flags = FTRACE_OPS_FL_PERMANENT,
@@ -252,6 +273,8 @@ int disk_watch_init(void)
 
 	for (i = 0; !ret && i < ARRAY_SIZE(watch_functions); i++)
 		ret = watch_function(&watch_functions[i]);
+	if (!ret)
+		ret = register_random_vmfork_notifier(&watch_fork_block);
 	if (ret)
 		watch_forget_functions();
 	return ret;
@@ -312,6 +335,7 @@ static DECLARE_WORK(watch_stop_work, watch_stop);
 
 void disk_watch_exit(void)
 {
+	unregister_random_vmfork_notifier(&watch_fork_block);
 	flush_work(&watch_stop_work);
 	watch_forget_functions();
 }
@@ -389,6 +413,11 @@ static enum disk_verdict watch_judge_partition(struct disk_watch *watch)
 	verdict = watch_look_at_partition(watch);
 	mutex_unlock(&watch->disk->open_mutex);
 	return verdict;
+}
+
+bool disk_watch_is_lost(const struct disk_watch *watch)
+{
+	return test_bit(WATCH_LOST, &watch->flags);
 }
 
 enum disk_verdict disk_watch_verdict(struct disk_watch *watch)

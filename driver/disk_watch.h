@@ -82,6 +82,14 @@ int disk_watch_add(struct disk_watch *watch, struct block_device *bdev,
 void disk_watch_del(struct disk_watch *watch);
 
 /**
+ * disk_watch_is_lost() - will the verdict be DISK_LOST, whatever comes?
+ * @watch: the watch
+ *
+ * Context: any, also that of @event. Return: false if that is not certain yet.
+ */
+bool disk_watch_is_lost(const struct disk_watch *watch);
+
+/**
  * disk_watch_verdict() - what has become of it since the last time
  * @watch: the watch; one caller at a time
  *

@@ -81,7 +81,7 @@ static int filter_install(void)
 	int ret = register_ftrace_function(&filter_ops);
 
 	if (ret == -EBUSY)
-		pr_err(FILTER_FUNCTION " is already modified by a live patch or another module\n");
+		pr_err(FILTER_FUNCTION " is already modified by a live patch or another module, or kernel.ftrace_enabled is 0\n");
 	else if (ret)
 		pr_err("cannot hook " FILTER_FUNCTION ": error %d\n", ret);
 	return ret;

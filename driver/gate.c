@@ -636,7 +636,8 @@ static void gate_work(struct work_struct *work)
  * Waits for what the queue holds; and, if that is bio-based, for who has not come
  * back from the driver: he may sleep there, and his write not be accounted yet.
  */
-static int gate_flush_queue(struct gate *gate, unsigned long deadline)
+static int __gate_flush_queue(struct gate *gate, unsigned long deadline,
+			      bool *alone)
 {
 	struct request_queue *q = gate->disk->queue;
 	long left = deadline - jiffies;
@@ -645,7 +646,28 @@ static int gate_flush_queue(struct gate *gate, unsigned long deadline)
 	blk_freeze_queue_start(q);
 	if (left <= 0 || !blk_mq_freeze_queue_wait_timeout(q, left))
 		ret = -ETIMEDOUT;
+	*alone = READ_ONCE(q->mq_freeze_depth) == 1;
 	compat_queue_unfreeze(q);
+	return ret;
+}
+
+/*
+ * Somebody else may have the queue frozen (another elevator is put in, an adapter
+ * is reset). Who sleeps there then has not entered it, and is not waited for. When
+ * the others have gone he is awake, and on his way into it for as long as nobody
+ * freezes it; that is waited for, and then it is flushed once more.
+ */
+static int gate_flush_queue(struct gate *gate, unsigned long deadline)
+{
+	bool alone, alone_before = true;
+	int ret;
+
+	ret = __gate_flush_queue(gate, deadline, &alone);
+	while (!ret && !(alone && alone_before)) {
+		alone_before = alone;
+		synchronize_rcu_tasks();
+		ret = __gate_flush_queue(gate, deadline, &alone);
+	}
 	return ret;
 }
 
@@ -759,6 +781,8 @@ static int gate_drain_uncounted(struct gate *gate, unsigned long deadline)
 
 	if (queue_is_mq(gate->disk->queue) || gate->drained_of == watched)
 		return 0;
+	if (accounted_is_off(gate->disk))
+		return -EOPNOTSUPP;
 	ret = read_poll_timeout(accounted_all_ended, ended, ended, GATE_POLL_US,
 				div_u64(jiffies64_to_nsecs(left), NSEC_PER_USEC),
 				false, gate->disk, gate_watches, gate);

@@ -212,7 +212,8 @@ void gate_close(struct gate *gate);
  * The first time also for what a bio-based disk was given before it had a gate,
  * as far as its driver accounts it (device-mapper and md do).
  *
- * Context: may sleep. Return: 0 or -ETIMEDOUT.
+ * Context: may sleep. Return: 0, -ETIMEDOUT, or -EOPNOTSUPP if the accounting of
+ * such a driver has been switched off, so that nobody can tell.
  */
 int gate_drain(struct gate *gate, unsigned long deadline);
 

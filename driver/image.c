@@ -46,6 +46,29 @@ static DEFINE_IDA(image_ida);
 static atomic_t images;
 static DECLARE_WAIT_QUEUE_HEAD(no_images);
 
+/*
+ * Is each segment one of whole blocks? The block layer sees to that for disks that
+ * take requests, and who reads or writes by O_DIRECT for others, but since 6.18 not
+ * always; with io_uring's registered buffers not at all.
+ */
+static bool image_bio_is_aligned(const struct bio *bio)
+{
+	unsigned int mask = bdev_logical_block_size(bio->bi_bdev) - 1;
+	struct bvec_iter iter;
+	struct bio_vec bvec;
+
+	bio_for_each_bvec(bvec, bio, iter)
+		if ((bvec.bv_offset | bvec.bv_len) & mask)
+			return false;
+	return true;
+}
+
+static void image_end_bio(struct bio *bio, blk_status_t status)
+{
+	bio->bi_status = status;
+	bio_endio(bio);
+}
+
 static void image_submit_bio(struct bio *bio)
 {
 	struct image *image = bio->bi_bdev->bd_disk->private_data;
@@ -56,8 +79,11 @@ static void image_submit_bio(struct bio *bio)
 		return;
 	}
 	if (bio_op(bio) != REQ_OP_READ && bio_op(bio) != REQ_OP_WRITE) {
-		bio->bi_status = BLK_STS_NOTSUPP;
-		bio_endio(bio);
+		image_end_bio(bio, BLK_STS_NOTSUPP);
+		return;
+	}
+	if (!image_bio_is_aligned(bio)) {
+		image_end_bio(bio, errno_to_blk_status(-EINVAL));
 		return;
 	}
 	if (!diff_area_tryuse(area)) {

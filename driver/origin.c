@@ -148,6 +148,10 @@ static const char *origin_obstacle(struct block_device *bdev)
 		return "its driver takes pages without block I/O on this kernel";
 	if (!bdev_nr_sectors(bdev))
 		return "the device is empty";
+	/* Nobody can write the rest, nor read it, and so not preserve it. */
+	if (bdev_nr_sectors(bdev) &
+	    ((bdev_logical_block_size(bdev) >> SECTOR_SHIFT) - 1))
+		return "its size is no multiple of its logical block";
 	return NULL;
 }
 

@@ -14,6 +14,7 @@
  */
 #include <linux/blkdev.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rbtree.h>
@@ -86,9 +87,26 @@ static int pin_locked(struct pinned_file *pin)
 	return ret;
 }
 
+/*
+ * Others do more than they say, or say less: f2fs writes to what is only allocated,
+ * and names no place of it.
+ */
+static bool pin_is_known(const struct super_block *sb)
+{
+	switch (sb->s_magic) {
+	case EXT4_SUPER_MAGIC:
+	case XFS_SUPER_MAGIC:
+	case BTRFS_SUPER_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
 bool pinned_file_is_possible(const struct file *file)
 {
-	return pin_ops(file)->swap_activate && !IS_DAX(file_inode(file));
+	return pin_is_known(file_inode(file)->i_sb) &&
+	       pin_ops(file)->swap_activate && !IS_DAX(file_inode(file));
 }
 
 struct pinned_file *pinned_file_pin(struct file *file)

@@ -374,7 +374,8 @@ void preserve_read(struct list_head *reads)
 	list_for_each_entry_safe(chunk, next, reads, node) {
 		list_del_init(&chunk->node);
 		area = chunk->owner;
-		chunk_load(chunk, area->config.origin, preserve_loaded);
+		chunk_load(chunk, area->config.origin, &area->load_bios,
+			   preserve_loaded);
 	}
 }
 

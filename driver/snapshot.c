@@ -79,6 +79,12 @@ static void session_share_failure(struct session *session,
 	}
 }
 
+void snapshot_lose_origin(struct snapshot *snapshot)
+{
+	diff_area_fail(snapshot->area, DIFF_AREA_LOST, false, -ENODEV,
+		       "the origin went away");
+}
+
 /*
  * The origin may have gone away, or have shrunk below what was snapshotted.
  * False: that cannot be told yet.
@@ -89,8 +95,7 @@ static bool snapshot_look_at_origin(struct snapshot *snapshot)
 		return true;
 	switch (disk_watch_verdict(&snapshot->watch)) {
 	case DISK_LOST:
-		diff_area_fail(snapshot->area, DIFF_AREA_LOST, false, -ENODEV,
-			       "the origin went away");
+		snapshot_lose_origin(snapshot);
 		return true;
 	case DISK_BUSY:
 		WRITE_ONCE(snapshot->noticed, true);

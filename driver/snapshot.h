@@ -235,6 +235,12 @@ const char *session_state(struct session *session);
 const char *snapshot_state(struct snapshot *snapshot);
 
 /**
+ * snapshot_lose_origin() - from now on nobody knows what the origin has
+ * @snapshot: it has an area. Context: any.
+ */
+void snapshot_lose_origin(struct snapshot *snapshot);
+
+/**
  * snapshot_set_device() - sets the origin
  * @snapshot: the snapshot
  * @path: resolved with the rights of the current task

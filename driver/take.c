@@ -283,6 +283,9 @@ static void snapshot_noticed(struct disk_watch *watch)
 {
 	struct snapshot *snapshot = container_of(watch, struct snapshot, watch);
 
+	/* Before it takes effect: what is read after that is of another one. */
+	if (disk_watch_is_lost(watch))
+		snapshot_lose_origin(snapshot);
 	WRITE_ONCE(snapshot->noticed, true);
 	queue_delayed_work(compat_unbound_wq(),
 			   &snapshot->session->fail_work, 0);
@@ -534,7 +537,8 @@ static void take_thaw_all(struct session *session)
 	take_thaw(session, list_entry(&session->snapshots, struct snapshot, node));
 }
 
-static int take_freeze(struct session *session)
+/* @start: when the first one began to be frozen, if this returns 0 */
+static int take_freeze(struct session *session, u64 *start)
 {
 	struct snapshot *snapshot;
 	int ret;
@@ -548,6 +552,7 @@ static int take_freeze(struct session *session)
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		origin_sync(&snapshot->origin);
 	take_copy_maps(session);
+	*start = ktime_get_ns();
 	list_for_each_entry(snapshot, &session->snapshots, node) {
 		ret = origin_freeze(&snapshot->origin, &snapshot->error,
 				    snapshot->label);
@@ -617,23 +622,34 @@ static struct snapshot *take_close_layer(struct session *session,
 	return list_entry(&session->snapshots, struct snapshot, node);
 }
 
+static int snapshot_blame_drain(struct snapshot *snapshot, int err)
+{
+	if (err == -ETIMEDOUT)
+		error_set(&snapshot->error, snapshot->label, err,
+			  "writes to %s were not complete after %u ms",
+			  snapshot->device, take_timeout_ms);
+	else
+		error_set(&snapshot->error, snapshot->label, err,
+			  "whether writes to %s are complete cannot be told: its queue/iostats is 0",
+			  snapshot->device);
+	return take_blame(snapshot, err);
+}
+
 static int take_close_gates(struct session *session)
 {
 	unsigned long deadline = take_deadline();
 	struct snapshot *snapshot, *next;
+	int ret;
 
 	next = list_first_entry(&session->snapshots, struct snapshot, node);
 	list_for_each_entry(snapshot, &session->snapshots, node) {
 		if (snapshot == next)
 			next = take_close_layer(session, snapshot);
-		if (!gate_drain(tracker_gate(snapshot->tracker), deadline))
+		ret = gate_drain(tracker_gate(snapshot->tracker), deadline);
+		if (!ret)
 			continue;
 		take_open_gates(session, next);
-		return take_blame(snapshot,
-				  error_set(&snapshot->error, snapshot->label,
-					    -ETIMEDOUT,
-					    "writes to %s were not complete after %u ms",
-					    snapshot->device, take_timeout_ms));
+		return snapshot_blame_drain(snapshot, ret);
 	}
 	return 0;
 }
@@ -707,11 +723,11 @@ static int take_note_frozen(struct session *session)
 
 static int take_frozen(struct session *session)
 {
-	u64 start = ktime_get_ns();
 	unsigned int noio;
+	u64 start;
 	int ret;
 
-	ret = take_freeze(session);
+	ret = take_freeze(session, &start);
 	if (ret)
 		return ret;
 	/* Memory must not be reclaimed by writes that are held here. */

@@ -106,6 +106,20 @@ static struct cbt_map *tracking_create_map(struct tracking *tracking,
 	return ERR_PTR(-ENOMEM);
 }
 
+/*
+ * Twins are refused before that. But the device may have become another one, for
+ * which that does not hold, before it was watched.
+ */
+static int tracking_check_alone(const struct tracking *tracking)
+{
+	struct cbt_map *map = tracker_get_map(tracking->tracker);
+
+	if (!map)
+		return 0;
+	cbt_map_put(map);
+	return -EEXIST;
+}
+
 static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
 {
 	unsigned long deadline = jiffies + msecs_to_jiffies(ATTACH_MS);
@@ -115,8 +129,10 @@ static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
 	ret = PTR_ERR_OR_ZERO(tracking->tracker);
 	if (ret)
 		return ret;
-	ret = disk_watch_add(&tracking->watch, bdev,
-			     tracker_sectors(tracking->tracker));
+	ret = tracking_check_alone(tracking);
+	if (!ret)
+		ret = disk_watch_add(&tracking->watch, bdev,
+				     tracker_sectors(tracking->tracker));
 	if (ret)
 		tracker_put(tracking->tracker);
 	return ret;
@@ -153,6 +169,8 @@ static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
 	ret = tracking_follow(tracking, bdev);
 	if (ret)
 		return error_set(&tracking->error, tracking->name, ret,
+				 ret == -EEXIST ?
+				 "%s is tracked by another one already" :
 				 "cannot follow the writes of %s",
 				 tracking->device);
 	map = tracking_create_map(tracking, tracker_sectors(tracking->tracker));
@@ -201,8 +219,9 @@ static int tracking_start(struct tracking *tracking)
 	ret = __tracking_refuse_twin(tracking, &id);
 	if (!ret)
 		ret = tracking_attach(tracking, origin.handle.bdev);
+	/* What it has become until it was watched. */
 	if (!ret)
-		tracking->id = id;
+		origin_get_id(origin.handle.bdev, &tracking->id);
 	origin_close(&origin);
 	return ret;
 }

@@ -8,8 +8,8 @@
 #include "probed/all.h"
 
 /*
- * A bio-based disk with these block sizes, in bytes. Memory is aligned to the
- * logical one, so that each segment of a bio consists of whole blocks. Stable:
+ * A bio-based disk with these block sizes, in bytes. Memory is to be aligned to
+ * the logical one, so that each segment of a bio consists of whole blocks. Stable:
  * what is being written to it must not change meanwhile.
  */
 static inline struct gendisk *compat_alloc_disk(unsigned int logical,
