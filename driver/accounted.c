@@ -10,9 +10,9 @@
 #include <linux/blkdev.h>
 #include <linux/part_stat.h>
 #include <linux/rcupdate.h>
-#include <linux/string.h>
 #include <linux/xarray.h>
 
+#include "compat/disk.h"
 #include "accounted.h"
 
 static unsigned long accounted_in_flight(struct block_device *part)
@@ -65,10 +65,7 @@ bool accounted_all_ended(struct gendisk *disk, accounted_filter_fn *matters,
 	return all;
 }
 
-/* The others have their own ways: most do not ask, some do not account at all. */
 bool accounted_is_off(const struct gendisk *disk)
 {
-	return (strstarts(disk->disk_name, "dm-") ||
-		strstarts(disk->disk_name, "md")) &&
-	       !blk_queue_io_stat(disk->queue);
+	return compat_accounts_if_told(disk) && !blk_queue_io_stat(disk->queue);
 }

@@ -1013,6 +1013,19 @@ refused_take_timeout() {
 	session_destroy s
 }
 
+@test "interface: a size that is no multiple of the logical block (EOPNOTSUPP), of an origin and to be tracked" {
+	truncate -s $(((1 << 20) + 512)) "$BATS_TEST_TMPDIR/odd"
+	LOOP=$(losetup -f --show --sector-size 4096 "$BATS_TEST_TMPDIR/odd")
+	defer losetup -d "$LOOP"
+	[[ $(blockdev --getsz "$LOOP") -eq 2049 ]] || skip 'not on this kernel'
+	usual
+	refused s/s1 EOPNOTSUPP put "$SESSIONS/s/s1/device" "$LOOP"
+	mkdir "$TRACKERS/t"
+	refuses EOPNOTSUPP put "$TRACKERS/t/device" "$LOOP"
+	rmdir "$TRACKERS/t"
+	session_destroy s
+}
+
 @test "interface: a number that is another device's by now is not taken for the one that was named (ENODEV)" {
 	local number
 	usual

@@ -220,3 +220,65 @@ tree_make() {
 	[[ $(cat "/sys/block/${image##*/}/queue/write_zeroes_max_bytes") -eq 0 ]]
 	session_destroy s
 }
+
+# target_make DEVICE: gives it to the kernel's SCSI target, and the disk that this makes of it is TARGET.
+TARGETS=/sys/kernel/config/target
+target_make() {
+	local core=$TARGETS/core/iblock_0/test group=$TARGETS/loopback/naa.6001405000000001/tpgt_1 disks
+	modprobe -a target_core_mod target_core_iblock tcm_loop
+	defer eval "[[ ! -d $TARGETS/core/iblock_0 ]] || target_delete"
+	mkdir -p "$core"
+	echo "udev_path=$1" >"$core/control"
+	echo 1 >"$core/enable"
+	mkdir -p "$group"
+	echo naa.6001405000000002 >"$group/nexus"
+	mkdir "$group/lun/lun_0"
+	ln -s "$core" "$group/lun/lun_0/test"
+	disks='/sys/devices/*tcm_loop*/*/host*/target*/*/block/*'
+	wait_until 20 eval "compgen -G '$disks' >/dev/null"
+	settle
+	TARGET=/dev/$(basename "$(compgen -G "$disks")")
+}
+
+target_delete() {
+	local group=$TARGETS/loopback/naa.6001405000000001/tpgt_1
+	[[ ! -e $group/lun/lun_0 ]] || rm -f "$group/lun/lun_0/test"
+	rmdir "$group/lun/lun_0" "$group" "${group%/*}" "${group%/*/*}" "$TARGETS/core/iblock_0/test" "$TARGETS/core/iblock_0"
+	settle
+}
+
+# The block layer sees to it that memory is aligned, for who reads and writes the image itself; not for drivers.
+@test "image write: I2: memory that is not aligned gets an error, or what it should; nothing else is written" {
+	local dev image data=$BATS_TEST_TMPDIR/data truth=$BATS_TEST_TMPDIR/truth got=$BATS_TEST_TMPDIR/got
+	dev=$(disk 1)
+	filled "$dev" --length 8M
+	echo 4M >"$MEMORY_LIMIT"
+	session_of "$(disk 2)" "$dev"
+	image=$(image_of s s1)
+	dd if="$dev" of="$truth" bs=64K skip=16 count=1 iflag=direct status=none
+	dd if=/dev/zero of="$dev" bs=1M count=8 oflag=direct conv=notrunc status=none
+	wait_until 20 eval "[[ \$(stat_of $image chunks_stored) -gt 1024 ]]"
+	# That memory comes through as it is: what does not care has done what it was asked for.
+	dm_linear plain "$(disk 3)" 16384
+	dd if="$truth" of=/dev/mapper/plain bs=64K seek=16 count=1 oflag=direct conv=notrunc status=none
+	target_make /dev/mapper/plain
+	crooked read "$TARGET" $((1 << 20)) | cmp -n 65536 - "$truth"
+	target_delete
+	target_make "$image"
+	dd if="$TARGET" of="$got" bs=64K skip=16 count=1 iflag=direct status=none
+	cmp "$truth" "$got"
+	crooked read "$TARGET" $((1 << 20)) >"$got" || cp "$truth" "$got"
+	cmp "$truth" "$got"
+	head -c 65536 /dev/urandom >"$data"
+	if crooked write "$TARGET" $((1 << 20)) <"$data"; then
+		dd if="$image" of="$got" bs=64K skip=16 count=1 iflag=direct status=none
+		cmp "$data" "$got"
+	else
+		image_is "$image" --offset 1M --length 64K
+	fi
+	image_is "$image" --offset 0 --length 1M
+	image_is "$image" --offset $((1088 << 10)) --length $((6 << 20))
+	state_is s active || fail "$(session_get s error)"
+	target_delete
+	session_destroy s
+}

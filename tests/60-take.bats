@@ -255,6 +255,78 @@ udev_on() {
 	session_destroy s
 }
 
+# It accounts again by then; what has come before that nobody would know of.
+@test "take: the first one of a RAID that was told not to account is refused (EOPNOTSUPP), the next ones are not (I2)" {
+	local md stats
+	raid_make 1 "$(disk 1)" missing
+	md=$(readlink -e /dev/md/test)
+	stats=/sys/block/${md##*/}/queue/iostats
+	session_make s "$(disk 2)" "$md"
+	echo 0 >"$stats"
+	refuses EOPNOTSUPP put "$SESSIONS/s/active" 1
+	state_is s configured
+	[[ $(session_get s error) == 'EOPNOTSUPP: '*queue/iostats* ]]
+	echo 1 >"$stats"
+	session_take s
+	# There is a gate now, which has counted all that came since.
+	echo 0 >"$stats"
+	session_make t "$(disk 3)" "$md"
+	session_take t
+	session_destroy t
+	session_destroy s
+}
+
+# Who sleeps before a queue has not entered it, and when he does nobody would know of him.
+@test "take: a write that waits for a queue which somebody else has frozen is waited for (I2)" {
+	local delay=/sys/bus/pseudo/drivers/scsi_debug/delay queue other dev
+	scsi_debug_make dev_size_mb=16
+	# The image of a partition is not read when it is added.
+	partition "$SCSI" 8M
+	dev=$(part "$SCSI" 1)
+	queue=/sys/block/${SCSI##*/}
+	other=$(sed 's/\[[^]]*\]//; s/^ *//; s/ .*//' "$queue/queue/scheduler")
+	session_make s "$(disk 2)" "$dev"
+	parameter take_timeout_ms 60000
+	udev_off
+	defer eval "echo 0 >$delay"
+	echo 1500 >"$delay"
+	background first dd if=/dev/zero of="$dev" bs=4096 count=1 oflag=direct conv=notrunc status=none
+	wait_until 5 requests_in_flight "$SCSI"
+	background elevator put "$queue/queue/scheduler" "$other"
+	wait_until 3 process_hangs elevator
+	background second dd if=/dev/zero of="$dev" bs=4096 seek=9 count=1 oflag=direct conv=notrunc status=none
+	wait_until 2 process_hangs second
+	session_take s
+	wait_until 2 background_gone second
+	background_end first
+	background_end second
+	background_end elevator
+	echo 0 >"$delay"
+	udev_on
+	session_destroy s
+}
+
+# process_hangs NAME: it waits for a device, or for who does.
+process_hangs() {
+	[[ $(ps -o state= -p "${BACKGROUND[$1]}") == D* ]]
+}
+
+@test "take: frozen_us begins with the first freeze, not with what is written back before that" {
+	local total
+	ext4_make "$(disk 1)" origin
+	session_make s "$(disk 2)" "$(disk 1)"
+	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+	throttle "$(disk 1)" 8000000
+	background write in_throttle dd if=/dev/zero of="$DIR/file" bs=1M count=32 status=none
+	background_end write
+	total=$(date +%s%6N)
+	session_take s
+	total=$(($(date +%s%6N) - total))
+	[[ $total -ge 3000000 ]] || fail 'nothing was written back: nothing was shown'
+	[[ $(session_get s frozen_us) -lt $((total - 2000000)) ]]
+	session_destroy s
+}
+
 @test "take: throttled writes that take too long: ETIMEDOUT, and all goes on (I1)" {
 	local dev image
 	dev=$(disk 1)

@@ -4,6 +4,7 @@
 
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
+#include <linux/string.h>
 
 #include "probed/all.h"
 
@@ -37,6 +38,21 @@ static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 		blk_queue_flag_set(QUEUE_FLAG_STABLE_WRITES, disk->queue);
 	return disk;
 #endif
+}
+
+/*
+ * Does the driver of a bio-based disk account what it does only while queue/iostats
+ * is 1? Others have their own ways: most do not ask, some do not account at all.
+ * Device-mapper asks on kernels that have this flag among a disk's limits (6.11,
+ * "block: move the io_stat flag setting to queue_limits").
+ */
+static inline bool compat_accounts_if_told(const struct gendisk *disk)
+{
+#ifdef HAVE_ALLOC_DISK_LIMITS
+	if (strstarts(disk->disk_name, "dm-"))
+		return true;
+#endif
+	return strstarts(disk->disk_name, "md");
 }
 
 /* Undoes blk_freeze_queue_start(). */
