@@ -355,6 +355,67 @@ teardown() {
 	run -0 blksnap verify "$backups"
 }
 
+# The name of an image is free again when its session is released.
+@test "backup: an image that took the place of the one that was to be backed up is not taken for it" {
+	local bin=$BATS_TEST_TMPDIR/bin
+	backup_disk
+	origin_of 4096
+	dm_linear second "$(disk 5)" 4096
+	dd if=/dev/urandom of=/dev/mapper/second bs=1M count=2 oflag=direct conv=notrunc status=none
+	backed_up
+	blksnap take s --diff "$(disk 2)" "$dev"
+	mkdir "$bin"
+	# What the tool calls when it has looked at the image, and not yet opened it.
+	cat >"$bin/jq" <<-END
+		#!/bin/bash
+		if mkdir "$BATS_TEST_TMPDIR/once" 2>/dev/null; then
+			blksnap release s >&2
+			blksnap take t --diff "$(disk 2)" /dev/mapper/second >&2
+		fi
+		exec $(command -v jq) "\$@"
+	END
+	chmod +x "$bin/jq"
+	run -1 env PATH="$bin:$PATH" blksnap backup "$backups" --session s
+	[[ -e $BATS_TEST_TMPDIR/once && $output == *'another image'* ]] || fail "it says: $output"
+	[[ $(ls "$chain"/*.json) == "$chain/00001.json" ]]
+	blksnap release t
+	run -0 blksnap verify "$backups"
+	restored 00001
+}
+
+@test "backup: to a directory that has another one's path, for somebody else, its session is left alone" {
+	local tool
+	backup_disk
+	slow_origin
+	slow_down
+	blksnap backup "$backups" --diff "$(disk 2)" "$dev" >"$BATS_TEST_TMPDIR/said" 2>&1 3>&- &
+	tool=$!
+	wait_until 100 test -e "$chain/00001.full.partial"
+	# shellcheck disable=SC2016 # the other shell's
+	unshare -m bash -c 'mount -t tmpfs none "$1" && blksnap backup "$1" --diff "$2" "$3"' other "$backups" "$(disk 4)" "$(disk 5)"
+	speed_up
+	wait "$tool" || fail "it has failed: $(cat "$BATS_TEST_TMPDIR/said")"
+	run -0 blksnap verify "$backups"
+	nothing_left
+}
+
+@test "backup: a path that no manifest can hold is refused" {
+	local path
+	backup_disk
+	origin_of 4096
+	for path in $'/dev/caf\xe9' $'/dev/a\x1fb'; do
+		ln -s "$dev" "$path"
+		run -1 blksnap backup "$backups" --diff "$(disk 2)" "$path"
+		[[ $output == *'cannot be backed up by this path'* ]] || fail "it says: $output"
+		rm "$path"
+		nothing_left
+	done
+	ln -s "$dev" /dev/café
+	blksnap backup "$backups" --diff "$(disk 2)" /dev/café
+	blksnap backup "$backups" --diff "$(disk 2)" /dev/café
+	rm /dev/café
+}
+
 @test "backup: what was read of an image that had been written to is not kept" {
 	local next=00001.full code=0
 	backup_disk
@@ -957,7 +1018,8 @@ teardown() {
 	restored 00005
 	cmp "$chain/00004.full" "$BATS_TEST_TMPDIR/00004"
 	[[ $(manifest 00004 '.kind, .parent, .since') == $'full\n\n0' ]]
-	run -0 blksnap merge "$chain" 4
+	run -0 --separate-stderr blksnap merge --json "$chain" 4
+	[[ $(jq -r '.id + .kind' <<<"$output") == 00004full ]]
 	scribbled 3
 	backed_up
 	[[ $(manifest 00006 '.kind, .parent') == $'increment\n00005' ]]

@@ -100,6 +100,7 @@ struct image_options {
 	int since;			/* -1: everything; else blocks with a larger byte */
 	const struct index *kept;	/* of an interrupted copy, or NULL */
 	int kept_since;			/* blocks with a larger byte are not kept */
+	uint64_t diskseq;		/* of the disk that it has to be; UINT64_MAX: any */
 };
 
 struct source *source_image(const char *path, const struct image_options *options, uint64_t *size);

@@ -47,10 +47,10 @@
 
 static struct {
 	const char *map, *kept, *heading, *unwritten, *label;
-	uint64_t block_size, size;
+	uint64_t block_size, size, diskseq;
 	int since, kept_since;
 	bool device, larger, update;
-} option = { .size = UINT64_MAX, .since = -1, .kept_since = 255 };
+} option = { .size = UINT64_MAX, .diskseq = UINT64_MAX, .since = -1, .kept_since = 255 };
 
 /* --- what all parts use ------------------------------------------------------------------------------------------- */
 
@@ -179,7 +179,11 @@ static void load_map(struct map *map)
 
 static struct source *open_image(const char *path, struct index *kept, uint64_t *size)
 {
-	struct image_options options = { .since = option.since, .kept_since = option.kept_since };
+	struct image_options options = {
+		.since = option.since,
+		.kept_since = option.kept_since,
+		.diskseq = option.diskseq,
+	};
 	struct source *source;
 
 	load_map(&options.map);
@@ -316,6 +320,7 @@ static const struct option long_options[] = {
 	{ "heading", required_argument, NULL, 'h' },
 	{ "unwritten", required_argument, NULL, 'w' },
 	{ "size", required_argument, NULL, 'z' },
+	{ "diskseq", required_argument, NULL, 'q' },
 	{ "progress", required_argument, NULL, 'p' },
 	{ "larger", no_argument, NULL, 'l' },
 	{ "device", no_argument, NULL, 'd' },
@@ -333,7 +338,7 @@ static void parse_options(int argc, char **argv)
 			option.map = optarg;
 			break;
 		case 'b':
-			option.block_size = number(optarg, 1ull << 30);
+			option.block_size = number(optarg, 1ull << 40);
 			break;
 		case 's':
 			option.since = (int)number(optarg, 255);
@@ -352,6 +357,9 @@ static void parse_options(int argc, char **argv)
 			break;
 		case 'z':
 			option.size = number(optarg, INT64_MAX);
+			break;
+		case 'q':
+			option.diskseq = number(optarg, INT64_MAX);
 			break;
 		case 'p':
 			option.label = optarg;

@@ -185,6 +185,19 @@ static uint64_t count_changed(const struct image *image)
 	return sum;
 }
 
+/* Its path may be that of another one by now, and the map as well: both had this number before. */
+static void need_diskseq(int fd, const char *path, uint64_t wanted)
+{
+	uint64_t diskseq;
+
+	if (wanted == UINT64_MAX)
+		return;
+	if (ioctl(fd, BLKGETDISKSEQ, &diskseq) < 0)
+		die("%s: %s", path, strerror(errno));
+	if (diskseq != wanted)
+		die("%s is another image: that which was to be read has gone", path);
+}
+
 struct source *source_image(const char *path, const struct image_options *options, uint64_t *size)
 {
 	struct image *image = allocate(sizeof(*image));
@@ -195,6 +208,7 @@ struct source *source_image(const char *path, const struct image_options *option
 	image->options = *options;
 	image->path = path;
 	image->fd = open_directly(path);
+	need_diskseq(image->fd, path, options->diskseq);
 	image->size = size_of(image->fd, path);
 	if (map->bytes && map->count != (image->size + map->block_size - 1) / map->block_size)
 		die("the change map has %" PRIu64 " bytes, and %s %" PRIu64, map->count, path, image->size);

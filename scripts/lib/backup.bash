@@ -10,19 +10,22 @@
 image='' image_device='' image_size='' image_id='' image_diskseq='' image_generation='' image_number='' image_base=''
 image_block_size=''
 
-# read_image SESSION SNAPSHOT: sets what is to be known of the image.
+# read_image SESSION SNAPSHOT: sets what is to be known of the image. When the session is released, its name may become that
+# of another image. The number of its disk does not: what has it before and after something is read, is what was read.
 read_image() {
-	local object=$configfs/sessions/$1/$2 sysfs
+	local object=$configfs/sessions/$1/$2 sysfs name
+	get_attr name "$object" image
+	sysfs=/sys/class/block/${name##*/}
+	get_attr image_diskseq "$sysfs" diskseq
 	get_attr image "$object" image
-	[[ -n $image ]] || fail "$1/$2 has no image: the session is not active"
+	[[ -n $image && $image == "$name" && -n $image_diskseq ]] || fail "$1/$2 has no image: the session is not active"
 	get_attr image_device "$object" device
-	sysfs=/sys/class/block/${image##*/}
+	need_plain "$image_device"
 	image_statistics=$sysfs/blksnap
 	image_cbt=$sysfs/cbt
 	get_attr image_size "$sysfs" size
 	image_size=$((image_size * 512))
 	get_attr image_id /proc/sys/kernel/random boot_id
-	get_attr image_diskseq "$sysfs" diskseq
 	image_id+=/$image_diskseq
 	get_attr image_generation "$image_cbt" generation
 	get_attr image_number "$image_cbt" number
@@ -30,6 +33,12 @@ read_image() {
 	get_attr image_block_size "$image_cbt" block_size
 	map_options=()
 	[[ -z $image_generation ]] || map_options=(--map "$image_cbt/map" --block "$image_block_size")
+}
+
+# need_plain PATH: it can be kept in a manifest.
+need_plain() {
+	[[ $1 != *$'\x1f'* ]] && iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 <<<"$1" ||
+		fail "$1: cannot be backed up by this path, which is not UTF-8 or has a separator in it"
 }
 
 # The change map knows nothing of what was written to an image, so that would be in one backup, and be
@@ -171,7 +180,7 @@ backup_image() {
 	[[ $kind == full ]] || increment=(--since "$since")
 	# Nothing is indexed that was read when the image may have been written to already: what is indexed may be kept.
 	copy "$name" save "${map_options[@]}" "${increment[@]}" "${kept_options[@]}" --unwritten "$image_statistics/chunks_written" \
-		--size "$image_size" --heading "$heading" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
+		--diskseq "$image_diskseq" --size "$image_size" --heading "$heading" "$image" "$data.partial" "$data.index.partial" || fail "$name: not backed up"
 	describe "$id"
 	m_data[$id]=$id.$kind
 	m_index[$id]=$id.$kind.index
@@ -219,7 +228,8 @@ backup_stream() {
 	[[ $kind == full ]] || increment=("${map_options[@]}" --since "$since")
 	make_manifest "$id"
 	printf '%s\n' "$stream_head" "$manifest"
-	copy "$name" send "${increment[@]}" --unwritten "$image_statistics/chunks_written" --size "$image_size" "$image" || fail "$name: not backed up"
+	copy "$name" send "${increment[@]}" --unwritten "$image_statistics/chunks_written" \
+		--diskseq "$image_diskseq" --size "$image_size" "$image" || fail "$name: not backed up"
 	[[ -z $opt_manifest ]] || {
 		printf '%s\n' "$manifest" >"$opt_manifest.partial"
 		sync -- "$opt_manifest.partial"
@@ -270,14 +280,15 @@ forget_interrupted() {
 	wait_for_udev
 }
 
-# session_for DIRECTORY: sets session to the name of the session for backups to it.
+# session_for DIRECTORY: sets session to the name of the session for backups to it. Another directory may have the same
+# path, for another root or at another time.
 session_for() {
 	local path sums
 	if [[ $1 == - ]]; then
 		session=backup-$$-$RANDOM
 	else
 		path=$(CDPATH="" cd -- "$1" && pwd -P)
-		get_text_sums sums "$path"
+		get_text_sums sums "$path $(stat -c %d:%i -- "$path")"
 		session=backup-${sums[0]:0:12}
 	fi
 }

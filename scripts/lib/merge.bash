@@ -5,12 +5,13 @@
 
 usage_merge() {
 	cat <<'END'
-Usage: blksnap merge DIRECTORY NUMBER
+Usage: blksnap merge [--json] DIRECTORY NUMBER
 
 Makes a full of the backup NUMBER, and removes those before it which no other one needs.
 DIRECTORY has the chain of one device. The full is made beside the old one, so there
 has to be room for both. Whatever happens meanwhile, every backup that is there can be
-restored; if it was interrupted, start it again.
+restored; if it was interrupted, start it again. With --json the manifest of the full
+is printed.
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage.
 END
 }
@@ -54,7 +55,7 @@ merge_to_full() {
 command_merge() {
 	local id
 	umask 077
-	parse_options ' ' "$@"
+	parse_options ' --json ' "$@"
 	add_paths
 	[[ ${#operands[@]} -eq 2 ]] || usage_error "merge takes DIRECTORY and NUMBER"
 	need_backup_tools
@@ -65,5 +66,10 @@ command_merge() {
 	backup_number "${operands[1]}"
 	[[ ${m_kind[$id]} == full ]] || merge_to_full "$id"
 	remove_older "$id" || fail "$chain: older backups stay"
-	printf '%s: full, %s\n' "$chain/$id" "$(room_of "$chain/${m_data[$id]}")"
+	if [[ -n $opt_json ]]; then
+		make_manifest "$id"
+		printf '%s\n' "$manifest"
+	else
+		printf '%s: full, %s\n' "$chain/$id" "$(room_of "$chain/${m_data[$id]}")"
+	fi
 }
