@@ -411,7 +411,18 @@ without() {
 	umount "$dir"
 }
 
+# f2fs can say where a swap file's blocks are, but has none for what is only allocated, or writes it for that.
 @test "diff file: a file system that is of no use (EOPNOTSUPP); nothing is left there" {
+	local dir
+	mkfs.f2fs -q -f "$(disk 5)" >/dev/null
+	dir=$(mount_test "$(disk 5)" f2fs)
+	session_make s "$dir/diff" "$(disk 1)"
+	refused_take s EOPNOTSUPP
+	[[ ! -e $dir/diff ]]
+	fallocate -l 1M "$dir/diff"
+	refused_take s EOPNOTSUPP
+	session_destroy s
+	umount "$dir"
 	mkdir -p /mnt/test-ramfs
 	mount -t ramfs none /mnt/test-ramfs
 	session_make s /mnt/test-ramfs/diff "$(disk 1)"

@@ -37,8 +37,8 @@ read_image() {
 
 # need_plain PATH: it can be kept in a manifest.
 need_plain() {
-	[[ $1 != *$'\x1f'* ]] && iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 <<<"$1" ||
-		fail "$1: cannot be backed up by this path, which is not UTF-8 or has a separator in it"
+	[[ $1 == *$'\x1f'* ]] || ! iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 <<<"$1" || return 0
+	fail "$1: cannot be backed up by this path, which is not UTF-8 or has a separator in it"
 }
 
 # The change map knows nothing of what was written to an image, so that would be in one backup, and be
