@@ -258,11 +258,13 @@ target_delete() {
 	dd if="$dev" of="$truth" bs=64K skip=16 count=1 iflag=direct status=none
 	dd if=/dev/zero of="$dev" bs=1M count=8 oflag=direct conv=notrunc status=none
 	wait_until 20 eval "[[ \$(stat_of $image chunks_stored) -gt 1024 ]]"
-	# That memory comes through as it is: what does not care has done what it was asked for.
+	# That memory comes through as it is: what does not care does what it is asked for. (Newer kernels refuse for all disks
+	# that take requests.)
 	dm_linear plain "$(disk 3)" 16384
 	dd if="$truth" of=/dev/mapper/plain bs=64K seek=16 count=1 oflag=direct conv=notrunc status=none
 	target_make /dev/mapper/plain
-	crooked read "$TARGET" $((1 << 20)) | cmp -n 65536 - "$truth"
+	crooked read "$TARGET" $((1 << 20)) >"$got" || [[ $BLKSNAP_RELEASE != bookworm* ]]
+	[[ ! -s $got ]] || cmp "$truth" "$got"
 	target_delete
 	target_make "$image"
 	dd if="$TARGET" of="$got" bs=64K skip=16 count=1 iflag=direct status=none
