@@ -588,7 +588,6 @@ large_amounts() {
 	begin /dev/mapper/hang "$ORIGIN"
 	echo 1 >"$SESSIONS/s/active"
 	dmsetup suspend --nolockfs --noflush hang
-	defer dmsetup resume hang
 	# That of bios without anything before them.
 	cache=$(printf '%s\n' /sys/kernel/slab/bio-* | sort -t- -k2n | head -n 1)
 	echo 1 >"$cache/failslab"
@@ -601,12 +600,17 @@ large_amounts() {
 		background dd if=/dev/zero of=/dev/mapper/hang bs=4096 seek=$((at * 16)) count=1 oflag=direct conv=notrunc status=none
 		writers+=("$BACKGROUND")
 	done
+	# Before they are waited for.
+	defer dmsetup resume hang
 	for at in "${writers[@]}"; do
 		wait_until 20 hangs "$at"
 	done
 	# They have come to their reads.
 	sleep 2
-	timeout -s KILL 60 dd if=/dev/zero of="$ORIGIN" bs=4096 count=16 oflag=direct conv=notrunc status=none
+	background dd if=/dev/zero of="$ORIGIN" bs=4096 count=16 oflag=direct conv=notrunc status=none
+	defer dmsetup resume hang
+	wait_until 60 gone "$BACKGROUND"
+	wait "$BACKGROUND"
 	fault_disarm_all failslab
 	[[ $MADE -gt 16 ]] || fail "only $MADE were refused"
 	dmsetup resume hang
