@@ -583,6 +583,8 @@ large_amounts() {
 # Reads of one origin hang, and there is memory for those alone that each origin has in reserve.
 @test "faults: an origin that hangs does not keep the memory that the reads of another one need (I1)" {
 	local at cache writers=()
+	# dmsetup waits for it.
+	udev_back
 	dm_linear hang "$(disk 3)" 131072
 	TARGET=$DIFF
 	begin /dev/mapper/hang "$ORIGIN"
