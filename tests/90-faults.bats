@@ -580,47 +580,6 @@ large_amounts() {
 	FEWEST=100 each_fault failslab io_with_fault
 }
 
-# Reads of one origin hang, and there is memory for those alone that each origin has in reserve.
-@test "faults: an origin that hangs does not keep the memory that the reads of another one need (I1)" {
-	local at cache writers=()
-	# dmsetup waits for it.
-	udev_back
-	dm_linear hang "$(disk 3)" 131072
-	TARGET=$DIFF
-	begin /dev/mapper/hang "$ORIGIN"
-	echo 1 >"$SESSIONS/s/active"
-	dmsetup suspend --nolockfs --noflush hang
-	# That of bios without anything before them.
-	cache=$(printf '%s\n' /sys/kernel/slab/bio-* | sort -t- -k2n | head -n 1)
-	echo 1 >"$cache/failslab"
-	defer eval "echo 0 >$cache/failslab"
-	fault_begin failslab
-	defer fault_put failslab cache-filter=0
-	fault_put failslab cache-filter=1
-	fault_arm_all failslab
-	for at in {1..24}; do
-		background dd if=/dev/zero of=/dev/mapper/hang bs=4096 seek=$((at * 16)) count=1 oflag=direct conv=notrunc status=none
-		writers+=("$BACKGROUND")
-	done
-	# Before they are waited for.
-	defer dmsetup resume hang
-	for at in "${writers[@]}"; do
-		wait_until 20 hangs "$at"
-	done
-	# They have come to their reads.
-	sleep 2
-	background dd if=/dev/zero of="$ORIGIN" bs=4096 count=16 oflag=direct conv=notrunc status=none
-	defer dmsetup resume hang
-	wait_until 60 gone "$BACKGROUND"
-	wait "$BACKGROUND"
-	fault_disarm_all failslab
-	[[ $MADE -gt 16 ]] || fail "only $MADE were refused"
-	dmsetup resume hang
-	wait "${writers[@]}"
-	state_is s active || fail "$(session_get s error)"
-	end
-}
-
 @test "faults: I/O, page by page (I1, I2)" {
 	# The allocator says that it had none, and where.
 	expect_log '[Cc]all [Tt]race|page allocation failure'
