@@ -293,9 +293,9 @@ udev_on() {
 	background first dd if=/dev/zero of="$dev" bs=4096 count=1 oflag=direct conv=notrunc status=none
 	wait_until 5 requests_in_flight "$SCSI"
 	background elevator put "$queue/queue/scheduler" "$other"
-	wait_until 3 process_hangs elevator
+	wait_until 3 hangs "${BACKGROUND[elevator]}"
 	background second dd if=/dev/zero of="$dev" bs=4096 seek=9 count=1 oflag=direct conv=notrunc status=none
-	wait_until 2 process_hangs second
+	wait_until 2 hangs "${BACKGROUND[second]}"
 	session_take s
 	wait_until 2 background_gone second
 	background_end first
@@ -304,11 +304,6 @@ udev_on() {
 	echo 0 >"$delay"
 	udev_on
 	session_destroy s
-}
-
-# process_hangs NAME: it waits for a device, or for who does.
-process_hangs() {
-	[[ $(ps -o state= -p "${BACKGROUND[$1]}") == D* ]]
 }
 
 @test "take: frozen_us begins with the first freeze, not with what is written back before that" {
