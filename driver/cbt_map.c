@@ -27,8 +27,6 @@
  * I4: a map has at most cbt_map_limit bytes; blocks are doubled until it fits.
  * I5: a mark takes no lock and allocates nothing.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/bitmap.h>
 #include <linux/blk_types.h>
 #include <linux/log2.h>
@@ -40,6 +38,7 @@
 #include <linux/vmalloc.h>
 
 #include "cbt_map.h"
+#include "error.h"
 #include "value.h"
 
 #define CBT_BLOCK_DEFAULT SZ_64K
@@ -65,14 +64,12 @@ static int cbt_map_limit_set(const char *value, const struct kernel_param *param
 	u64 bytes;
 	int ret;
 
-	ret = value_get_param_size(value, &bytes);
+	ret = value_get_param_size(value, "cbt_map_limit", &bytes);
 	if (ret)
 		return ret;
-	if (bytes > totalram_pages() * PAGE_SIZE / 2) {
-		pr_err("cbt_map_limit: %llu is more than half of the memory\n",
-		       bytes);
-		return -EINVAL;
-	}
+	if (bytes > totalram_pages() * PAGE_SIZE / 2)
+		return error_set(NULL, "cbt_map_limit", -EINVAL,
+				 "%llu is more than half of the memory", bytes);
 	WRITE_ONCE(cbt_map_limit, bytes);
 	return 0;
 }

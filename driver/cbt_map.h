@@ -63,7 +63,7 @@ struct cbt_map {
  * @blocks: how many
  * @bytes: one for each block
  *
- * Does not change any more, when the gate has been opened.
+ * Does not change any more when its snapshot's image is there.
  */
 struct cbt_frozen {
 	struct cbt_id id;
@@ -191,7 +191,7 @@ void cbt_freeze_end(struct cbt_freeze *freeze);
 
 /**
  * cbt_frozen_mark() - sectors count as changed in the interval that just ended
- * @frozen: the gate is still closed
+ * @frozen: of a take that has not made its images yet
  * @first: first sector
  * @last: last sector, inside the origin
  *

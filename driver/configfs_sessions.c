@@ -243,16 +243,12 @@ static ssize_t session_diff_limit_show(struct config_item *item, char *page)
 static ssize_t session_diff_low_show(struct config_item *item, char *page)
 {
 	struct session *session = to_session(item);
-	u64 limit, size = 0, used;
 	ssize_t len = 0;
 
 	mutex_lock(&session->mutex);
-	if (session->active)
-		diff_storage_bytes(session->storage, &size, &used);
-	limit = max(size, session->diff_limit);
 	if (session->has_diff_low || session->active)
 		len = sysfs_emit(page, "%llu\n",
-				 session_diff_low(session, limit));
+				 session_diff_low(session, session_limit(session)));
 	mutex_unlock(&session->mutex);
 	return len;
 }

@@ -76,17 +76,6 @@ void filter_exit(void)
 	ftrace_free_filter(&filter_ops);
 }
 
-static int filter_install(void)
-{
-	int ret = register_ftrace_function(&filter_ops);
-
-	if (ret == -EBUSY)
-		pr_err(FILTER_FUNCTION " is already modified by a live patch or another module, or kernel.ftrace_enabled is 0\n");
-	else if (ret)
-		pr_err("cannot hook " FILTER_FUNCTION ": error %d\n", ret);
-	return ret;
-}
-
 static void filter_remove(void)
 {
 	/*
@@ -105,7 +94,7 @@ int filter_get(void)
 	if (READ_ONCE(filter_forbidden))
 		ret = -EBUSY;
 	else if (!filter_users)
-		ret = filter_install();
+		ret = register_ftrace_function(&filter_ops);
 	if (!ret)
 		filter_users++;
 	mutex_unlock(&filter_mutex);
@@ -118,6 +107,13 @@ void filter_put(void)
 	if (!--filter_users)
 		filter_remove();
 	mutex_unlock(&filter_mutex);
+}
+
+const char *filter_problem(int err)
+{
+	if (err != -EBUSY)
+		return FILTER_FUNCTION " cannot be hooked";
+	return FILTER_FUNCTION " is modified by a live patch or another module, kernel.ftrace_enabled is 0, or the machine hibernates";
 }
 
 /*

@@ -45,6 +45,14 @@ void filter_exit(void);
 int filter_get(void);
 
 /**
+ * filter_problem() - what a refusal of filter_get() means
+ * @err: the errno
+ *
+ * Context: any. Return: the reason in words, for an administrator.
+ */
+const char *filter_problem(int err);
+
+/**
  * filter_put() - undoes one filter_get(); the last one removes the hook
  *
  * When the last one returns, no call of the handler is running any more.

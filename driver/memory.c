@@ -7,8 +7,6 @@
  * When the kernel is short of memory the budget is not used for a while: what is
  * preserved is written back soon.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/jiffies.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -18,6 +16,7 @@
 #include <linux/sysfs.h>
 
 #include "compat/shrinker.h"
+#include "error.h"
 #include "memory.h"
 #include "value.h"
 
@@ -161,19 +160,16 @@ static int memory_limit_set(const char *value, const struct kernel_param *param)
 	u64 bytes;
 	int ret;
 
-	ret = value_get_param_size(value, &bytes);
+	ret = value_get_param_size(value, "memory_limit", &bytes);
 	if (ret)
 		return ret;
-	if (bytes && bytes < MEMORY_LIMIT_MIN) {
-		pr_err("memory_limit: %llu is below the minimum of %lu bytes\n",
-		       bytes, MEMORY_LIMIT_MIN);
-		return -EINVAL;
-	}
-	if (bytes > totalram_pages() * PAGE_SIZE / 2) {
-		pr_err("memory_limit: %llu is more than half of the memory\n",
-		       bytes);
-		return -EINVAL;
-	}
+	if (bytes && bytes < MEMORY_LIMIT_MIN)
+		return error_set(NULL, "memory_limit", -EINVAL,
+				 "%llu is below the minimum of %lu bytes",
+				 bytes, MEMORY_LIMIT_MIN);
+	if (bytes > totalram_pages() * PAGE_SIZE / 2)
+		return error_set(NULL, "memory_limit", -EINVAL,
+				 "%llu is more than half of the memory", bytes);
 	WRITE_ONCE(memory_limit, bytes);
 	memory_tell_relief();
 	return 0;

@@ -19,7 +19,7 @@
 #include "image.h"
 #include "origin.h"
 
-#define CONFIGFS_MOUNT "/sys/kernel/config/"
+static const char *const configfs_mount[] = { "sys", "kernel", "config" };
 
 /* Resolving */
 
@@ -40,21 +40,71 @@ bool origin_path_is_on(const struct path *path, const char *type)
 	return !strcmp(path->dentry->d_sb->s_type->name, type);
 }
 
-bool origin_path_is_in_configfs(const char *name)
+/*
+ * As much of a path as was walked: how many directories down from the root, and how
+ * many of these are those of configfs_mount.
+ */
+struct origin_walk {
+	unsigned int depth;
+	unsigned int mount;
+};
+
+/* Returns whether this step has led into configfs. */
+static bool origin_walk_step(struct origin_walk *walk, const char *name,
+			     size_t len)
 {
+	if (len == 2 && !strncmp(name, "..", len)) {
+		walk->depth -= !!walk->depth;
+		walk->mount = min(walk->mount, walk->depth);
+		return false;
+	}
+	if (!len || (len == 1 && *name == '.'))
+		return false;
+	if (walk->mount == walk->depth &&
+	    walk->mount < ARRAY_SIZE(configfs_mount) &&
+	    strlen(configfs_mount[walk->mount]) == len &&
+	    !strncmp(name, configfs_mount[walk->mount], len))
+		walk->mount++;
+	walk->depth++;
+	return walk->mount == ARRAY_SIZE(configfs_mount) &&
+	       walk->depth > walk->mount;
+}
+
+/* Where a relative path begins. Returns whether that is known. */
+static bool origin_walk_from_pwd(struct origin_walk *walk)
+{
+	struct dentry *dentry, *parent;
 	struct path pwd;
 	bool inside;
 
-	if (name[0] == '/')
-		return str_has_prefix(name, CONFIGFS_MOUNT);
-	while (name[0] == '.' && name[1] == '/')
-		name += 2;
-	if (!strncmp(name, "..", 2))
-		return false;
 	get_fs_pwd(current->fs, &pwd);
 	inside = origin_path_is_on(&pwd, "configfs");
+	walk->mount = ARRAY_SIZE(configfs_mount);
+	walk->depth = walk->mount;
+	for (dentry = dget(pwd.dentry); !IS_ROOT(dentry); dentry = parent) {
+		walk->depth++;
+		parent = dget_parent(dentry);
+		dput(dentry);
+	}
+	dput(dentry);
 	path_put(&pwd);
 	return inside;
+}
+
+/* As it is written: where a symbolic link in it leads is not known. */
+bool origin_path_is_in_configfs(const char *name)
+{
+	struct origin_walk walk = { };
+	size_t len;
+
+	if (name[0] != '/' && !origin_walk_from_pwd(&walk))
+		return false;
+	for (; *name; name += len + (name[len] == '/')) {
+		len = strchrnul(name, '/') - name;
+		if (origin_walk_step(&walk, name, len))
+			return true;
+	}
+	return false;
 }
 
 int origin_resolve(const char *name, int mask, dev_t *dev)

@@ -61,7 +61,8 @@ bool origin_path_is_on(const struct path *path, const char *type);
 
 /**
  * origin_path_is_in_configfs() - would a path be looked up there?
- * @path: the path; an absolute one is known if configfs is where it always is
+ * @path: the path, as it is written; it is known if configfs is where it always
+ *	is, or the current directory is there, and no symbolic link leads there
  *
  * Nothing of use is found there, as when "/dev/" was forgotten; and it must not be
  * looked for: that takes the lock of a directory, which rmdir has while it waits

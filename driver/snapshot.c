@@ -286,15 +286,25 @@ u64 session_diff_low(const struct session *session, u64 limit)
 	return min(max(LOW_MIN, div_u64(limit, LOW_SHARE)), limit / 2);
 }
 
-void session_apply_marks(struct session *session)
+u64 session_limit(struct session *session)
 {
-	u64 size, used, limit;
+	u64 size, used;
 
 	lockdep_assert_held(&session->mutex);
+	if (!session->storage)
+		return session->diff_limit;
 	diff_storage_bytes(session->storage, &size, &used);
+	if (!session->storage->ops->grow)
+		return size;
+	return max(size, session->diff_limit);
+}
+
+void session_apply_marks(struct session *session)
+{
+	u64 limit = session_limit(session);
+
 	if (!session->storage->ops->grow && !session->has_diff_limit)
-		session->diff_limit = size;
-	limit = max(size, session->diff_limit);
+		session->diff_limit = limit;
 	diff_storage_set_marks(session->storage, limit,
 			       session_diff_low(session, limit));
 }

@@ -216,6 +216,14 @@ int session_set_diff_low(struct session *session, u64 bytes);
 void session_apply_marks(struct session *session);
 
 /**
+ * session_limit() - how large its storage may become
+ * @session: the caller holds its mutex
+ *
+ * Context: any. Return: bytes; what was set, if it has no storage yet.
+ */
+u64 session_limit(struct session *session);
+
+/**
  * session_diff_low() - how much space shall be free, in bytes
  * @session: the caller holds its mutex
  * @limit: of the storage, in bytes. Context: any.

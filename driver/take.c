@@ -313,7 +313,8 @@ static int snapshot_attach(struct snapshot *snapshot)
 	ret = PTR_ERR_OR_ZERO(snapshot->tracker);
 	if (ret)
 		error_set(&snapshot->error, snapshot->label, ret,
-			  "cannot follow the writes of %s", snapshot->device);
+			  "cannot follow the writes of %s: %s",
+			  snapshot->device, tracker_problem(ret));
 	return ret;
 }
 

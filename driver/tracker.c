@@ -14,6 +14,7 @@
 #include "cbt_map.h"
 #include "compat/bdev.h"
 #include "diff_area.h"
+#include "filter.h"
 #include "gate.h"
 #include "preserve.h"
 #include "starved.h"
@@ -432,6 +433,22 @@ struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
 		tracker->users++;
 	mutex_unlock(&trackers_mutex);
 	return tracker;
+}
+
+const char *tracker_problem(int err)
+{
+	switch (err) {
+	case -ENODEV:
+		return "it is gone";
+	case -ENXIO:
+		return "its driver is being removed";
+	case -ENOMEM:
+		return "no memory";
+	case -ETIMEDOUT:
+		return "what was under way before did not end in time";
+	default:
+		return filter_problem(err);
+	}
 }
 
 void tracker_put(struct tracker *tracker)

@@ -25,6 +25,14 @@ struct tracker;
 struct tracker *tracker_get(struct block_device *origin, unsigned long deadline);
 
 /**
+ * tracker_problem() - what a refusal of tracker_get() means
+ * @err: the errno
+ *
+ * Context: any. Return: the reason in words, for an administrator.
+ */
+const char *tracker_problem(int err);
+
+/**
  * tracker_put() - gives a tracker back. Context: may sleep.
  * @tracker: from tracker_get()
  */

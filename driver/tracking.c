@@ -167,12 +167,14 @@ static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
 	int ret;
 
 	ret = tracking_follow(tracking, bdev);
+	if (ret == -EEXIST)
+		return error_set(&tracking->error, tracking->name, ret,
+				 "%s is tracked by another one already",
+				 tracking->device);
 	if (ret)
 		return error_set(&tracking->error, tracking->name, ret,
-				 ret == -EEXIST ?
-				 "%s is tracked by another one already" :
-				 "cannot follow the writes of %s",
-				 tracking->device);
+				 "cannot follow the writes of %s: %s",
+				 tracking->device, tracker_problem(ret));
 	map = tracking_create_map(tracking, tracker_sectors(tracking->tracker));
 	if (IS_ERR(map)) {
 		tracking_detach(tracking);

@@ -137,7 +137,7 @@ int value_get_size(const char *page, size_t count, const char *attr,
 	return ret;
 }
 
-int value_get_param_size(const char *value, u64 *bytes)
+int value_get_param_size(const char *value, const char *name, u64 *bytes)
 {
 	char *copy = kmemdup_nul(value, strcspn(value, "\n"), GFP_KERNEL);
 	int ret;
@@ -145,8 +145,10 @@ int value_get_param_size(const char *value, u64 *bytes)
 	if (!copy)
 		return -ENOMEM;
 	ret = value_parse_size(copy, bytes);
+	if (ret)
+		error_set(NULL, name, ret, "%s is not a size", copy);
 	kfree(copy);
-	return ret ? -EINVAL : 0;
+	return ret;
 }
 
 int value_keep(char **where, const char *value, const char *attr,

@@ -60,12 +60,13 @@ int value_get_size(const char *page, size_t count, const char *attr,
 /**
  * value_get_param_size() - a size that was written to a parameter of the module
  * @value: as the kernel hands it over, perhaps with a newline
+ * @name: the parameter's name, for the log line of a refusal
  * @bytes: the answer, as that of value_get_size()
  *
- * Context: may sleep. Return: 0; -EINVAL for what is no size, or one that no
- * number can hold; -ENOMEM.
+ * Context: may sleep. Return: 0; -EINVAL for what is no size, -ERANGE for one
+ * that no number can hold; -ENOMEM.
  */
-int value_get_param_size(const char *value, u64 *bytes);
+int value_get_param_size(const char *value, const char *name, u64 *bytes);
 
 /**
  * value_keep() - replaces a value that is kept by a copy of another one

@@ -40,17 +40,19 @@ usual() {
 	[[ $limit -ge 4194304 && $limit -le 268435456 ]]
 	put "$dir/memory_limit" 8M
 	[[ $(cat "$dir/memory_limit") -eq 8388608 ]]
-	refuses EINVAL put "$dir/memory_limit" 1M
-	refuses EINVAL put "$dir/memory_limit" much
-	refuses EINVAL put "$dir/memory_limit" 1T
+	logged_refusal EINVAL put "$dir/memory_limit" 1M
+	logged_refusal EINVAL put "$dir/memory_limit" much
+	logged_refusal EINVAL put "$dir/memory_limit" 1T
 	# No digits; more than 64 bits can hold, which would be 4 MiB; 0; octal or not.
-	refuses EINVAL put "$dir/memory_limit" M
-	refuses EINVAL put "$dir/memory_limit" 18446744073713746944
-	refuses EINVAL put "$dir/memory_limit" 16777216T
+	logged_refusal EINVAL put "$dir/memory_limit" M
+	logged_refusal ERANGE put "$dir/memory_limit" 18446744073713746944
+	logged_refusal ERANGE put "$dir/memory_limit" 16777216T
 	[[ $(cat "$dir/memory_limit") -eq 8388608 ]]
 	put "$dir/memory_limit" 010M
 	[[ $(cat "$dir/memory_limit") -eq 10485760 ]]
-	refuses EINVAL put "$dir/cbt_map_limit" 18446744073709551617
+	logged_refusal ERANGE put "$dir/cbt_map_limit" 18446744073709551617
+	logged_refusal EINVAL put "$dir/cbt_map_limit" much
+	logged_refusal EINVAL put "$dir/cbt_map_limit" 1T
 	put "$dir/memory_limit" 0
 	[[ $(cat "$dir/memory_limit") -eq $limit ]]
 	[[ $(cat "$dir/hold_limit_ms") -eq 10000 ]]
@@ -222,7 +224,7 @@ usual() {
 }
 
 @test "interface: diff_limit and diff_low: sizes, and what is none (EINVAL)" {
-	local attr
+	local attr told
 	usual
 	for attr in diff_limit diff_low; do
 		[[ -z $(session_get s "$attr") ]]
@@ -242,6 +244,13 @@ usual() {
 	put "$SESSIONS/s/diff_limit" 16M
 	session_take s
 	[[ $(session_get s diff_low) -eq $(($(session_get s diff_size) / 10)) ]]
+	session_release s
+	told=$(log_since | grep -c low_space || true)
+	put "$SESSIONS/s/diff_limit" 1T
+	session_take s
+	[[ $(session_get s diff_low) -eq $(($(session_get s diff_size) / 10)) ]]
+	[[ $(session_get s diff_limit) -eq $((1 << 40)) ]]
+	[[ $(log_since | grep -c low_space) -eq $told ]] || fail 'low space on a device that is empty'
 	session_destroy s
 }
 
@@ -949,15 +958,23 @@ refused_take_timeout() {
 }
 
 @test "interface: a path that leads into configfs (ENOENT, EINVAL)" {
+	local path
 	usual
 	cd "$SESSIONS/s"
 	refused s/s1 ENOENT put s1/device missing
 	refused s/s1 ENOENT put s1/device ./s1/error
 	refused s ENOENT put diff_file active
+	refused s ENOENT put diff_file .//active
+	refused s ENOENT put diff_file ../s/active
+	refused s ENOENT put diff_file s1/../../s/active
 	put s1/device "../../../../../../dev/$(basename "$(readlink -e "$(disk 1)")")"
 	cd /
 	refused s ENOENT put "$SESSIONS/s/diff_file" "$SESSIONS/s"
 	refused s ENOENT put "$SESSIONS/s/diff_file" "$SESSIONS/s/new"
+	for path in "/$SESSIONS/s" "/.$SESSIONS/s" "${SESSIONS/kernel//kernel/.}/s" "/sys/..$SESSIONS/s" "/../sys/kernel/../kernel/config/blksnap/version"; do
+		refused s ENOENT put "$SESSIONS/s/diff_file" "$path"
+	done
+	put "$SESSIONS/s/s1/device" "/sys/kernel/config/../../../$(disk 1)"
 	# Elsewhere it is found out by looking, in an order of locks that the debug kernel does not like; no rmdir is under way here.
 	if [[ ! -e /proc/lockdep ]]; then
 		mkdir -p /mnt/test-configfs

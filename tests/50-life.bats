@@ -6,6 +6,7 @@
 # shellcheck disable=SC2030,SC2031 # each test is a subshell, and so are its variables
 load lib/common
 load lib/devices
+load lib/refusals
 load lib/stamped
 
 setup() {
@@ -259,8 +260,8 @@ cycle() {
 
 	if [[ -z $never ]]; then
 		wait_until 10 put "$switch" 0
-		refuses EBUSY put "$SESSIONS/s/active" 1
-		[[ $(session_get s error) == 'EBUSY: '* ]]
+		refused_take s EBUSY
+		[[ $(session_get s error) == *'ftrace_enabled is 0'* ]] || fail "no reason: $(session_get s error)"
 		put "$switch" 1
 	fi
 	session_take s

@@ -28,19 +28,20 @@ attr_read() {
 	printf '%s' "$value"
 }
 
-# What to do about an errno that the driver named, if there is something to say.
+# What to do about what the driver said, if there is something to say.
 advice() {
 	case $1 in
-	EBUSY) echo 'it is in use: see "blksnap list", and lsblk for what is mounted or built on it' ;;
-	EEXIST) echo 'give each device once; for a session of that name, see "blksnap list"' ;;
-	EXDEV) echo 'put the differences elsewhere (--diff): on a disk that has no snapshot and is not built on an origin' ;;
-	ENOSPC) echo 'make room, or give a larger --limit or another --diff' ;;
-	ETIMEDOUT) echo 'the devices did not come to rest in time: try again with less load, or raise the module parameter take_timeout_ms' ;;
-	EOPNOTSUPP) echo 'this device cannot be followed: snapshot the device below or above it' ;;
-	ENOTBLK) echo 'give a block device, not a mount point or file' ;;
-	ENOENT) echo 'check the path' ;;
-	EACCES | EPERM) echo 'become root' ;;
-	ENOMEM) echo 'free memory, or give fewer devices' ;;
+	'EBUSY: cannot follow '*) ;;
+	EBUSY:*) echo 'it is in use: see "blksnap list", and lsblk for what is mounted or built on it' ;;
+	EEXIST:*) echo 'give each device once; for a session of that name, see "blksnap list"' ;;
+	EXDEV:*) echo 'put the differences elsewhere (--diff): on a disk that has no snapshot and is not built on an origin' ;;
+	ENOSPC:*) echo 'make room, or give a larger --limit or another --diff' ;;
+	ETIMEDOUT:*) echo 'the devices did not come to rest in time: try again with less load, or raise the module parameter take_timeout_ms' ;;
+	EOPNOTSUPP:*) echo 'this device cannot be followed: snapshot the device below or above it' ;;
+	ENOTBLK:*) echo 'give a block device, not a mount point or file' ;;
+	ENOENT:*) echo 'check the path' ;;
+	EACCES:* | EPERM:*) echo 'become root' ;;
+	ENOMEM:*) echo 'free memory, or give fewer devices' ;;
 	esac
 }
 
@@ -64,7 +65,7 @@ explain() {
 	fi
 	while IFS= read -r line; do
 		say "$what: $line"
-		hint=$(advice "${line%%:*}")
+		hint=$(advice "$line")
 		[[ -z $hint ]] || say "  $hint"
 	done < <(printf '%s\n' "$lines")
 }
