@@ -291,7 +291,7 @@ udev_on() {
 	defer eval "echo 0 >$delay"
 	echo 1500 >"$delay"
 	background first dd if=/dev/zero of="$dev" bs=4096 count=1 oflag=direct conv=notrunc status=none
-	wait_until 5 requests_in_flight "$SCSI"
+	wait_until 5 requests_in_flight "$dev"
 	background elevator put "$queue/queue/scheduler" "$other"
 	wait_until 3 hangs "${BACKGROUND[elevator]}"
 	background second dd if=/dev/zero of="$dev" bs=4096 seek=9 count=1 oflag=direct conv=notrunc status=none
