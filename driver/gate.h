@@ -210,7 +210,8 @@ void gate_close(struct gate *gate);
  * @deadline: in jiffies
  *
  * The first time also for what a bio-based disk was given before it had a gate,
- * as far as its driver accounts it (device-mapper and md do).
+ * as far as its driver accounts it (device-mapper and md do; but dm-crypt, dm-thin,
+ * dm-cache and dm-delay only from when they pass it on).
  *
  * Context: may sleep. Return: 0, -ETIMEDOUT, or -EOPNOTSUPP if the accounting of
  * such a driver has been switched off, so that nobody can tell.

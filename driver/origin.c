@@ -196,6 +196,9 @@ static const char *origin_obstacle(struct block_device *bdev)
 		return "devices with an integrity profile are not supported";
 	if (compat_bdev_has_rw_page(bdev))
 		return "its driver takes pages without block I/O on this kernel";
+	/* What is swapped to it is gone as soon as nobody needs it any more. */
+	if (disk->fops->swap_slot_free_notify)
+		return "its driver drops swapped pages without block I/O";
 	if (!bdev_nr_sectors(bdev))
 		return "the device is empty";
 	/* Nobody can write the rest, nor read it, and so not preserve it. */

@@ -86,6 +86,21 @@ void snapshot_lose_origin(struct snapshot *snapshot)
 }
 
 /*
+ * A loop device may have got another size with the same content in front, or begin
+ * elsewhere in its file: then all of it is something else.
+ */
+static void snapshot_check_offset(struct snapshot *snapshot)
+{
+	u64 offset;
+
+	if (!stack_loop_offset(snapshot->watch.disk, &offset) &&
+	    offset == snapshot->loop_offset)
+		return;
+	diff_area_fail(snapshot->area, DIFF_AREA_LOST, false, -ENODEV,
+		       "the origin, a loop device, was given another offset");
+}
+
+/*
  * The origin may have gone away, or have shrunk below what was snapshotted.
  * False: that cannot be told yet.
  */
@@ -101,6 +116,7 @@ static bool snapshot_look_at_origin(struct snapshot *snapshot)
 		WRITE_ONCE(snapshot->noticed, true);
 		return false;
 	default:
+		snapshot_check_offset(snapshot);
 		return true;
 	}
 }

@@ -39,6 +39,8 @@ struct tracker;
  * @stack: what the origin is built upon; while active
  * @watch: tells that the origin goes away; while active
  * @noticed: it has told something
+ * @loop_offset: where in its file the origin begins, in bytes, if it is a loop
+ *	device; since it is watched
  * @tracker: while active
  * @freeze: of the tracker's change map, if there is one; during the take
  * @area: while active
@@ -67,6 +69,7 @@ struct snapshot {
 	struct stack stack;
 	struct disk_watch watch;
 	bool noticed;
+	u64 loop_offset;
 	struct tracker *tracker;
 	struct cbt_freeze *freeze;
 	struct diff_area *area;

@@ -9,6 +9,7 @@
 #include <linux/blkdev.h>
 #include <linux/fs.h>
 #include <linux/kernel.h>
+#include <linux/kstrtox.h>
 #include <linux/magic.h>
 #include <linux/major.h>
 #include <linux/namei.h>
@@ -273,6 +274,20 @@ static int stack_descend_loop(struct stack *stack, dev_t disk,
 	ret = stack_enter_file(stack, &path, level);
 	path_put(&path);
 	return ret;
+}
+
+int stack_loop_offset(const struct gendisk *disk, u64 *offset)
+{
+	char name[64], text[24];
+	int ret;
+
+	*offset = 0;
+	if (disk->major != LOOP_MAJOR)
+		return 0;
+	snprintf(name, sizeof(name), SYSFS_DEVICE "loop/offset", disk->major,
+		 disk->first_minor);
+	ret = stack_read(name, text, sizeof(text));
+	return ret ?: kstrtou64(text, 10, offset);
 }
 
 static int stack_descend_slaves(struct stack *stack, dev_t disk,

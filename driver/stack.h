@@ -55,6 +55,16 @@ int stack_walk(dev_t dev, struct stack *stack);
 int stack_walk_fs(const struct super_block *sb, struct stack *stack);
 
 /**
+ * stack_loop_offset() - where in its file a loop device begins
+ * @disk: any disk
+ * @offset: the answer, in bytes; 0 for what is no loop device
+ *
+ * Context: may sleep. Return: 0; -ENOENT when sysfs is not mounted at /sys, or the
+ * loop device has no file any more.
+ */
+int stack_loop_offset(const struct gendisk *disk, u64 *offset);
+
+/**
  * stack_has() - is a disk below? Context: any.
  * @stack: from stack_walk()
  * @disk: the whole disk's number

@@ -297,8 +297,11 @@ static int snapshot_watch(struct snapshot *snapshot)
 
 	snapshot->noticed = true; /* what came before it was watched */
 	snapshot->watch.event = snapshot_noticed;
-	ret = disk_watch_add(&snapshot->watch, snapshot_bdev(snapshot),
-			     tracker_sectors(snapshot->tracker));
+	ret = stack_loop_offset(snapshot_bdev(snapshot)->bd_disk,
+				&snapshot->loop_offset);
+	if (!ret)
+		ret = disk_watch_add(&snapshot->watch, snapshot_bdev(snapshot),
+				     tracker_sectors(snapshot->tracker));
 	if (ret)
 		error_set(&snapshot->error, snapshot->label, ret,
 			  "cannot watch %s", snapshot->device);

@@ -574,13 +574,6 @@ md_stop() {
 	stormed /dev/nullb "$DIFF" --count 2000 --max-size 64K
 }
 
-@test "engine: origin: zram" {
-	local BLOCK=4096
-	zram_make 16M
-	! grep -q page_endio /proc/kallsyms || skip 'this kernel writes to it without block I/O'
-	stormed "$ZRAM" "$DIFF" --count 2000 --max-size 64K --mode mix
-}
-
 # Its end is more than 2^32 sectors from its start, and in the middle of a granule.
 @test "engine: origin: the end of three tebibytes, of an odd size" {
 	local size=$(((3 << 40) + 512 * 5))

@@ -80,6 +80,47 @@ lost() {
 	tracker_destroy t
 }
 
+# loop_shift OFFSET: LOOP_SET_STATUS64 with another offset, in bytes, and all else as it is.
+loop_shift() {
+	perl -e 'open L, $ARGV[0] or die; my $status = "\0" x 232; ioctl L, 0x4C05, $status or die "$!\n";
+		substr $status, 24, 8, pack "Q", $ARGV[1]; ioctl L, 0x4C04, $status or die "$!\n"' "$LOOP" "$1"
+}
+
+@test "tracking: a loop device that is given another offset has other content: its session is lost, and its tracker begins anew (I2)" {
+	local size generation
+	truncate -s 64M "$BATS_TEST_TMPDIR/file"
+	# It becomes larger; and it keeps its size.
+	for size in '' '--sizelimit 16M'; do
+		# shellcheck disable=SC2086 # an option and its value, or nothing
+		LOOP=$(losetup -f --show -o 1M $size "$BATS_TEST_TMPDIR/file")
+		settle
+		tracker_make t "$LOOP"
+		generation=$(<"$TRACKERS/t/generation")
+		session_of "$(disk 2)" "$LOOP"
+		loop_shift 0
+		wait_until 20 log_has 'blksnap: s/s1: ENODEV: .*another offset'
+		[[ $(session_get s state) == lost ]]
+		session_destroy s
+		[[ $(<"$TRACKERS/t/generation") != "$generation" ]]
+		tracker_destroy t
+		losetup -d "$LOOP"
+	done
+}
+
+@test "tracking: a loop device that grows with its file keeps its session" {
+	truncate -s 32M "$BATS_TEST_TMPDIR/file"
+	LOOP=$(losetup -f --show -o 1M "$BATS_TEST_TMPDIR/file")
+	settle
+	session_of "$(disk 2)" "$LOOP"
+	truncate -s 64M "$BATS_TEST_TMPDIR/file"
+	losetup -c "$LOOP"
+	[[ $(<"/sys/block/${LOOP##*/}/size") -eq $((63 << 11)) ]]
+	sleep 2
+	[[ $(session_get s state) == active ]]
+	session_destroy s
+	losetup -d "$LOOP"
+}
+
 # medium_is_another DISKSEQ: has the kernel noticed it?
 medium_is_another() {
 	dd if="$SCSI" of=/dev/null bs=4K count=1 iflag=direct 2>/dev/null || true
