@@ -93,7 +93,7 @@ static void snapshot_check_offset(struct snapshot *snapshot)
 {
 	u64 offset;
 
-	if (!stack_loop_offset(snapshot->watch.disk, &offset) &&
+	if (!stack_read_loop_offset(snapshot->loop_file, &offset) &&
 	    offset == snapshot->loop_offset)
 		return;
 	diff_area_fail(snapshot->area, DIFF_AREA_LOST, false, -ENODEV,

@@ -39,8 +39,9 @@ struct tracker;
  * @stack: what the origin is built upon; while active
  * @watch: tells that the origin goes away; while active
  * @noticed: it has told something
- * @loop_offset: where in its file the origin begins, in bytes, if it is a loop
- *	device; since it is watched
+ * @loop_file: tells where in its file the origin begins, if it is a loop device;
+ *	while it is watched
+ * @loop_offset: where that is, in bytes
  * @tracker: while active
  * @freeze: of the tracker's change map, if there is one; during the take
  * @area: while active
@@ -69,6 +70,7 @@ struct snapshot {
 	struct stack stack;
 	struct disk_watch watch;
 	bool noticed;
+	struct file *loop_file;
 	u64 loop_offset;
 	struct tracker *tracker;
 	struct cbt_freeze *freeze;

@@ -72,22 +72,29 @@ static int stack_disk_of(dev_t dev, dev_t *disk)
 }
 
 /* One short file of sysfs, without its newline. */
-static int stack_read(const char *path, char *text, size_t size)
+static int stack_read_file(struct file *file, char *text, size_t size)
 {
-	struct file *file = filp_open(path, O_RDONLY, 0);
 	loff_t pos = 0;
-	ssize_t len;
+	ssize_t len = kernel_read(file, text, size - 1, &pos);
 
-	if (IS_ERR(file))
-		return PTR_ERR(file);
-	len = kernel_read(file, text, size - 1, &pos);
-	filp_close(file, NULL);
 	if (len < 0)
 		return len;
 	if (len && text[len - 1] == '\n')
 		len--;
 	text[len] = '\0';
 	return 0;
+}
+
+static int stack_read(const char *path, char *text, size_t size)
+{
+	struct file *file = filp_open(path, O_RDONLY, 0);
+	int ret;
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	ret = stack_read_file(file, text, size);
+	filp_close(file, NULL);
+	return ret;
 }
 
 /* The names in a directory, each ended by a zero byte. */
@@ -276,17 +283,30 @@ static int stack_descend_loop(struct stack *stack, dev_t disk,
 	return ret;
 }
 
-int stack_loop_offset(const struct gendisk *disk, u64 *offset)
+/*
+ * Since Linux 7.2 a kernel thread finds no path, so who asks again and again has the
+ * file open.
+ */
+struct file *stack_open_loop_offset(const struct gendisk *disk)
 {
-	char name[64], text[24];
+	char name[64];
+
+	if (disk->major != LOOP_MAJOR)
+		return NULL;
+	snprintf(name, sizeof(name), SYSFS_DEVICE "loop/offset", disk->major,
+		 disk->first_minor);
+	return filp_open(name, O_RDONLY, 0);
+}
+
+int stack_read_loop_offset(struct file *file, u64 *offset)
+{
+	char text[24];
 	int ret;
 
 	*offset = 0;
-	if (disk->major != LOOP_MAJOR)
+	if (!file)
 		return 0;
-	snprintf(name, sizeof(name), SYSFS_DEVICE "loop/offset", disk->major,
-		 disk->first_minor);
-	ret = stack_read(name, text, sizeof(text));
+	ret = stack_read_file(file, text, sizeof(text));
 	return ret ?: kstrtou64(text, 10, offset);
 }
 

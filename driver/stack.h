@@ -5,6 +5,8 @@
 #include <linux/types.h>
 
 struct block_device;
+struct file;
+struct gendisk;
 struct super_block;
 
 #define STACK_DISKS_MAX 64
@@ -55,14 +57,22 @@ int stack_walk(dev_t dev, struct stack *stack);
 int stack_walk_fs(const struct super_block *sb, struct stack *stack);
 
 /**
- * stack_loop_offset() - where in its file a loop device begins
+ * stack_open_loop_offset() - opens what says where in its file a loop device begins
  * @disk: any disk
- * @offset: the answer, in bytes; 0 for what is no loop device
  *
- * Context: may sleep. Return: 0; -ENOENT when sysfs is not mounted at /sys, or the
- * loop device has no file any more.
+ * Context: may sleep; a task that has sysfs at /sys. Return: the file; NULL for what
+ * is no loop device; or an ERR_PTR: -ENOENT if the loop device has no file any more.
  */
-int stack_loop_offset(const struct gendisk *disk, u64 *offset);
+struct file *stack_open_loop_offset(const struct gendisk *disk);
+
+/**
+ * stack_read_loop_offset() - where in its file a loop device begins, now
+ * @file: from stack_open_loop_offset()
+ * @offset: the answer, in bytes; 0 if there is no file
+ *
+ * Context: may sleep. Return: 0; -ENODEV and others if it is gone.
+ */
+int stack_read_loop_offset(struct file *file, u64 *offset);
 
 /**
  * stack_has() - is a disk below? Context: any.

@@ -25,6 +25,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/blkdev.h>
+#include <linux/fs.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
 #include <linux/list_sort.h>
@@ -291,21 +292,51 @@ static void snapshot_noticed(struct disk_watch *watch)
 			   &snapshot->session->fail_work, 0);
 }
 
-static int snapshot_watch(struct snapshot *snapshot)
+static void snapshot_close_loop(struct snapshot *snapshot)
 {
+	if (snapshot->loop_file)
+		filp_close(snapshot->loop_file, NULL);
+	snapshot->loop_file = NULL;
+}
+
+static int snapshot_open_loop(struct snapshot *snapshot)
+{
+	struct file *file;
 	int ret;
 
+	file = stack_open_loop_offset(snapshot_bdev(snapshot)->bd_disk);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	snapshot->loop_file = file;
+	ret = stack_read_loop_offset(file, &snapshot->loop_offset);
+	if (ret)
+		snapshot_close_loop(snapshot);
+	return ret;
+}
+
+static int snapshot_watch(struct snapshot *snapshot)
+{
+	int ret = snapshot_open_loop(snapshot);
+
+	if (ret)
+		goto out;
 	snapshot->noticed = true; /* what came before it was watched */
 	snapshot->watch.event = snapshot_noticed;
-	ret = stack_loop_offset(snapshot_bdev(snapshot)->bd_disk,
-				&snapshot->loop_offset);
-	if (!ret)
-		ret = disk_watch_add(&snapshot->watch, snapshot_bdev(snapshot),
-				     tracker_sectors(snapshot->tracker));
+	ret = disk_watch_add(&snapshot->watch, snapshot_bdev(snapshot),
+			     tracker_sectors(snapshot->tracker));
+	if (ret)
+		snapshot_close_loop(snapshot);
+out:
 	if (ret)
 		error_set(&snapshot->error, snapshot->label, ret,
 			  "cannot watch %s", snapshot->device);
 	return ret;
+}
+
+static void snapshot_unwatch(struct snapshot *snapshot)
+{
+	disk_watch_del(&snapshot->watch);
+	snapshot_close_loop(snapshot);
 }
 
 static int snapshot_attach(struct snapshot *snapshot)
@@ -344,7 +375,7 @@ static void snapshot_end_freeze(struct snapshot *snapshot)
  */
 static void snapshot_teardown(struct snapshot *snapshot)
 {
-	disk_watch_del(&snapshot->watch);
+	snapshot_unwatch(snapshot);
 	image_destroy(snapshot->image);
 	snapshot->image = NULL;
 	snapshot_destroy_area(snapshot);
