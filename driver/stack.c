@@ -284,7 +284,7 @@ static int stack_descend_loop(struct stack *stack, dev_t disk,
 }
 
 /*
- * Since Linux 7.2 a kernel thread finds no path, so who asks again and again has the
+ * By Linux 7.3 a kernel thread finds no path, so who asks again and again has the
  * file open.
  */
 struct file *stack_open_loop_offset(const struct gendisk *disk)
