@@ -9,7 +9,17 @@ partition() {
 	shift
 	printf 'size=%s\n' "$@" | sfdisk -q -X gpt "$dev" >/dev/null
 	settle
+	# udev reads the table once more when it hears that the disk was closed, perhaps only now.
+	wait_until 10 partitioned "$dev" $# || true
+	settle
 	defer partition_wipe "$dev"
+}
+
+partitioned() {
+	local n
+	for ((n = 1; n <= $2; n++)); do
+		[[ -b $(part "$1" "$n") ]] || return
+	done
 }
 
 partition_wipe() {
