@@ -110,14 +110,27 @@ static struct cbt_map *tracking_create_map(struct tracking *tracking,
  * Twins are refused before that. But the device may have become another one, for
  * which that does not hold, before it was watched.
  */
-static int tracking_check_alone(const struct tracking *tracking)
+static int tracking_check_alone(struct tracking *tracking)
 {
 	struct cbt_map *map = tracker_get_map(tracking->tracker);
 
 	if (!map)
 		return 0;
 	cbt_map_put(map);
-	return -EEXIST;
+	return error_set(&tracking->error, tracking->name, -EEXIST,
+			 "%s is tracked by another one already",
+			 tracking->device);
+}
+
+static int tracking_watch(struct tracking *tracking, struct block_device *bdev)
+{
+	int ret = disk_watch_add(&tracking->watch, bdev,
+				 tracker_sectors(tracking->tracker));
+
+	if (ret)
+		error_set(&tracking->error, tracking->name, ret,
+			  "cannot watch %s", tracking->device);
+	return ret;
 }
 
 static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
@@ -128,11 +141,10 @@ static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
 	tracking->tracker = tracker_get(bdev, deadline);
 	ret = PTR_ERR_OR_ZERO(tracking->tracker);
 	if (ret)
-		return ret;
-	ret = tracking_check_alone(tracking);
-	if (!ret)
-		ret = disk_watch_add(&tracking->watch, bdev,
-				     tracker_sectors(tracking->tracker));
+		return error_set(&tracking->error, tracking->name, ret,
+				 "cannot follow the writes of %s: %s",
+				 tracking->device, tracker_problem(ret));
+	ret = tracking_check_alone(tracking) ?: tracking_watch(tracking, bdev);
 	if (ret)
 		tracker_put(tracking->tracker);
 	return ret;
@@ -167,14 +179,8 @@ static int tracking_attach(struct tracking *tracking, struct block_device *bdev)
 	int ret;
 
 	ret = tracking_follow(tracking, bdev);
-	if (ret == -EEXIST)
-		return error_set(&tracking->error, tracking->name, ret,
-				 "%s is tracked by another one already",
-				 tracking->device);
 	if (ret)
-		return error_set(&tracking->error, tracking->name, ret,
-				 "cannot follow the writes of %s: %s",
-				 tracking->device, tracker_problem(ret));
+		return ret;
 	map = tracking_create_map(tracking, tracker_sectors(tracking->tracker));
 	if (IS_ERR(map)) {
 		tracking_detach(tracking);

@@ -90,35 +90,33 @@ loop_shift() {
 	local size generation
 	truncate -s 64M "$BATS_TEST_TMPDIR/file"
 	# It becomes larger; and it keeps its size.
-	for size in '' '--sizelimit 16M'; do
-		# shellcheck disable=SC2086 # an option and its value, or nothing
-		LOOP=$(losetup -f --show -o 1M $size "$BATS_TEST_TMPDIR/file")
+	for size in 0 16M; do
+		loop_make_of "$BATS_TEST_TMPDIR/file" --offset 1M --sizelimit "$size"
 		settle
 		tracker_make t "$LOOP"
 		generation=$(<"$TRACKERS/t/generation")
 		session_of "$(disk 2)" "$LOOP"
 		loop_shift 0
-		wait_until 20 log_has 'blksnap: s/s1: ENODEV: .*another offset'
-		[[ $(session_get s state) == lost ]]
+		wait_until 20 state_is s lost
+		[[ $(session_get s s1/error) == 'ENODEV: '*'another offset' ]]
+		log_has 'blksnap: s/s1: ENODEV: .*another offset'
 		session_destroy s
 		[[ $(<"$TRACKERS/t/generation") != "$generation" ]]
 		tracker_destroy t
-		losetup -d "$LOOP"
 	done
 }
 
 @test "tracking: a loop device that grows with its file keeps its session" {
 	truncate -s 32M "$BATS_TEST_TMPDIR/file"
-	LOOP=$(losetup -f --show -o 1M "$BATS_TEST_TMPDIR/file")
+	loop_make_of "$BATS_TEST_TMPDIR/file" --offset 1M
 	settle
 	session_of "$(disk 2)" "$LOOP"
 	truncate -s 64M "$BATS_TEST_TMPDIR/file"
 	losetup -c "$LOOP"
 	[[ $(<"/sys/block/${LOOP##*/}/size") -eq $((63 << 11)) ]]
 	sleep 2
-	[[ $(session_get s state) == active ]]
+	state_is s active
 	session_destroy s
-	losetup -d "$LOOP"
 }
 
 # medium_is_another DISKSEQ: has the kernel noticed it?
