@@ -10,7 +10,6 @@
 #include <linux/mutex.h>
 #include <linux/sizes.h>
 
-#include "compat/work.h"
 #include "diff_storage.h"
 #include "diff_storage_file.h"
 #include "image.h"
@@ -171,7 +170,7 @@ static void session_storage_low_space(void *owner)
 	struct session *session = owner;
 
 	WRITE_ONCE(session->low_space, true);
-	queue_delayed_work(compat_unbound_wq(), &session->fail_work, 0);
+	session_look_soon(session);
 }
 
 /*

@@ -47,6 +47,12 @@ bool snapshot_name_valid(const char *name)
 	       !snapshot_name_is_partition(name);
 }
 
+int snapshot_blame(struct snapshot *snapshot, int err)
+{
+	error_copy(&snapshot->session->error, &snapshot->error);
+	return err;
+}
+
 /* Failures of areas */
 
 static void snapshot_announce(struct snapshot *snapshot)
@@ -162,6 +168,11 @@ static void session_fail_work(struct work_struct *work)
 	if (again)
 		queue_delayed_work(compat_unbound_wq(), &session->fail_work,
 				   msecs_to_jiffies(DISK_WATCH_AGAIN_MS));
+}
+
+void session_look_soon(struct session *session)
+{
+	queue_delayed_work(compat_unbound_wq(), &session->fail_work, 0);
 }
 
 /* The state */
