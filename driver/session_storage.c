@@ -15,6 +15,7 @@
 #include "image.h"
 #include "session_storage.h"
 #include "snapshot.h"
+#include "snapshot_failure.h"
 #include "tracker.h"
 
 /* A file may grow to this part of its origins, if nobody says another size. */

@@ -248,12 +248,6 @@ const char *session_state(struct session *session);
 const char *snapshot_state(struct snapshot *snapshot);
 
 /**
- * session_look_soon() - has its failures looked for, and told
- * @session: nothing is told before it is active. Context: any.
- */
-void session_look_soon(struct session *session);
-
-/**
  * snapshot_blame() - a snapshot's refusal is the session's, too
  * @snapshot: has the reason in its error text
  * @err: an errno
@@ -261,12 +255,6 @@ void session_look_soon(struct session *session);
  * Context: may sleep. Return: @err.
  */
 int snapshot_blame(struct snapshot *snapshot, int err);
-
-/**
- * snapshot_lose_origin() - from now on nobody knows what the origin has
- * @snapshot: it has an area. Context: any.
- */
-void snapshot_lose_origin(struct snapshot *snapshot);
 
 /**
  * snapshot_set_device() - sets the origin

@@ -8,6 +8,7 @@
 #include "cbt_map.h"
 #include "image.h"
 #include "snapshot.h"
+#include "snapshot_failure.h"
 #include "snapshot_setup.h"
 #include "sysfs.h"
 #include "tracker.h"

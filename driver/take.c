@@ -19,6 +19,7 @@
 #include "memory.h"
 #include "session_storage.h"
 #include "snapshot.h"
+#include "snapshot_failure.h"
 #include "snapshot_setup.h"
 #include "take.h"
 #include "tracker.h"
