@@ -119,12 +119,17 @@ const char *diff_area_state_name(enum diff_area_state state)
 static bool diff_area_leave_active(struct diff_area *area,
 				   enum diff_area_state state)
 {
-	return cmpxchg(&area->state, DIFF_AREA_ACTIVE, state) == DIFF_AREA_ACTIVE;
+	if (cmpxchg(&area->state, DIFF_AREA_ACTIVE, state) != DIFF_AREA_ACTIVE)
+		return false;
+	WRITE_ONCE(area->over, true);
+	diff_storage_wake(area->config.storage);
+	return true;
 }
 
 void diff_area_store_soon(struct diff_area *area)
 {
-	queue_work(area->config.wq, &area->store_work);
+	queue_work(area->config.wq, READ_ONCE(area->state) == DIFF_AREA_ACTIVE ?
+		   &area->store_work : &area->purge_work);
 }
 
 /* For who waits in preserve_settle(). */
@@ -276,6 +281,17 @@ static void diff_area_store_work(struct work_struct *work)
 	diff_area_unuse(area);
 }
 
+/* A store may hang for as long as the storage does; the others need the memory. */
+static void diff_area_purge_work(struct work_struct *work)
+{
+	struct diff_area *area = container_of(work, struct diff_area, purge_work);
+
+	if (!diff_area_tryuse(area))
+		return;
+	diff_store_purge(area);
+	diff_area_unuse(area);
+}
+
 /* The budget */
 
 static void diff_area_told_store(struct memory_user *user)
@@ -327,6 +343,7 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	INIT_LIST_HEAD(&area->ready);
 	starved_init(&area->starved);
 	INIT_WORK(&area->store_work, diff_area_store_work);
+	INIT_WORK(&area->purge_work, diff_area_purge_work);
 	area->memory.ops = &diff_area_memory_ops;
 
 	if (diff_map_init(&area->map,
@@ -375,6 +392,7 @@ void diff_area_stop(struct diff_area *area)
 	wait_event(area->unused, percpu_ref_is_zero(&area->users));
 	starved_stop(&area->starved);
 	cancel_work_sync(&area->store_work);
+	cancel_work_sync(&area->purge_work);
 	/* The last user may still be on its way out of diff_area_unused(). */
 	synchronize_rcu();
 	diff_store_purge(area);

@@ -117,6 +117,7 @@ struct diff_stats {
  * @unused: woken when @users comes to zero
  * @state: left once, by diff_area_fail() or diff_area_retire(), with release
  *	semantics
+ * @over: it has been left
  * @error: why
  * @explained: @error has the reason; set once, with release semantics
  * @map: which granules are preserved, and where
@@ -125,6 +126,7 @@ struct diff_stats {
  * @ready: chunks that wait to be stored
  * @starved: origin_writes that wait for memory, with a lock of its own
  * @store_work: stores what is ready
+ * @purge_work: gives it up, when @state has been left: @store_work may hang then
  * @settling: how many wait in preserve_settle()
  * @changes: counts what may have brought one of them further
  * @changed: woken then
@@ -144,6 +146,7 @@ struct diff_area {
 	struct percpu_ref users;
 	wait_queue_head_t unused;
 	enum diff_area_state state;
+	bool over;
 	struct error_text error;
 	bool explained;
 	struct diff_map map;
@@ -151,6 +154,7 @@ struct diff_area {
 	struct list_head ready;
 	struct starved starved;
 	struct work_struct store_work;
+	struct work_struct purge_work;
 	atomic_t settling;
 	atomic_t changes;
 	wait_queue_head_t changed;

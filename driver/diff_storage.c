@@ -335,7 +335,7 @@ bool diff_storage_alloc_now(struct diff_storage *storage, sector_t sectors,
 }
 
 int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
-		       sector_t *pos)
+		       sector_t *pos, const bool *needless)
 {
 	bool waited = false;
 	unsigned int round;
@@ -346,9 +346,17 @@ int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
 		ret = storage_try(storage, sectors, pos, waited, &round);
 		if (ret != -EAGAIN)
 			return ret;
-		wait_event(storage->grown, storage_has_ended(storage, round));
+		wait_event(storage->grown, storage_has_ended(storage, round) ||
+			   READ_ONCE(*needless));
+		if (READ_ONCE(*needless))
+			return -ECANCELED;
 		waited = true;
 	}
+}
+
+void diff_storage_wake(struct diff_storage *storage)
+{
+	wake_up_all(&storage->grown);
 }
 
 void diff_storage_bytes(struct diff_storage *storage, u64 *size, u64 *used)

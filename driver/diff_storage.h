@@ -110,7 +110,7 @@ struct diff_storage_config {
  * @full_err: what growing failed with then; 0: nothing more may be added
  * @wq: for @grow_work alone, since stores wait for it
  * @grow_work: grows, or says that it does not
- * @grown: woken then
+ * @grown: woken then, and by diff_storage_wake()
  * @bios: for stores; a store can always get one
  * @stored_ns: when a write of a batch was last completed (ktime_get_ns()),
  *	whichever area's
@@ -300,12 +300,21 @@ bool diff_storage_alloc_now(struct diff_storage *storage, sector_t sectors,
  * @storage: the storage
  * @sectors: how many; rounded up to DIFF_STORAGE_UNIT
  * @pos: where it begins
+ * @needless: true as soon as the caller does not need it any more; whoever sets
+ *	that calls diff_storage_wake()
  *
  * If there is too little, it waits until the storage has grown, or has tried to.
- * Context: may sleep. Return: 0 or -ENOSPC, and nothing taken.
+ * Context: may sleep. Return: 0; -ENOSPC, or -ECANCELED if it became needless
+ * meanwhile, and nothing taken.
  */
 int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
-		       sector_t *pos);
+		       sector_t *pos, const bool *needless);
+
+/**
+ * diff_storage_wake() - who waits for space may not need it any more
+ * @storage: the storage. Context: any.
+ */
+void diff_storage_wake(struct diff_storage *storage);
 
 /**
  * diff_storage_bytes() - its size and how much of it is in use, in bytes

@@ -89,7 +89,8 @@ static void store_cut(struct store *store, sector_t sectors)
 /*
  * In one piece, so that what lies together on the origin does in the diff. If
  * there is no room for all of it, the storage is asked for more, and a part of
- * it is stored meanwhile; only if there is no room at all this waits.
+ * it is stored meanwhile; only if there is no room at all this waits, as long as
+ * the area is active.
  */
 static int store_place(struct store *store)
 {
@@ -109,7 +110,8 @@ static int store_place(struct store *store)
 		wanted = chunk_stored_sectors(chunk);
 		if (!sectors)
 			ret = diff_storage_alloc(storage, wanted,
-						 &chunk->diff_sector);
+						 &chunk->diff_sector,
+						 &store->area->over);
 		else if (!diff_storage_alloc_now(storage, wanted,
 						 &chunk->diff_sector))
 			ret = -EAGAIN;
@@ -173,7 +175,7 @@ static void store_write(struct store *store)
 	struct diff_io io = {
 		.storage = storage,
 		.bios = &storage->bios,
-		.opf = REQ_OP_WRITE,
+		.opf = REQ_OP_WRITE | REQ_PRIO, /* others wait for the memory */
 		.pages = BIO_MAX_VECS,
 		.begin = store_begin_bio,
 		.end_io = store_endio,

@@ -78,7 +78,7 @@ struct gate {
 	unsigned int users;		/* protected by gates_mutex */
 	unsigned int closed;		/* protected by gates_mutex */
 	bool ending;			/* @destroy_work is due; gates_mutex */
-	atomic_t nr_watched;		/* watchers that there were so far */
+	atomic_t nr_watched;		/* watchers that were added so far */
 	int drained_of;			/* so many, when nothing was left of before */
 	struct percpu_ref writes;	/* live: open. A reference a passed write */
 	wait_queue_head_t drained;	/* woken when @writes comes to zero */
@@ -635,6 +635,7 @@ static void gate_work(struct work_struct *work)
 /*
  * Waits for what the queue holds; and, if that is bio-based, for who has not come
  * back from the driver: he may sleep there, and his write not be accounted yet.
+ * @alone: nobody else had it frozen, neither at the beginning nor at the end
  */
 static int __gate_flush_queue(struct gate *gate, unsigned long deadline,
 			      bool *alone)
@@ -644,9 +645,10 @@ static int __gate_flush_queue(struct gate *gate, unsigned long deadline,
 	int ret = 0;
 
 	blk_freeze_queue_start(q);
+	*alone = READ_ONCE(q->mq_freeze_depth) == 1;
 	if (left <= 0 || !blk_mq_freeze_queue_wait_timeout(q, left))
 		ret = -ETIMEDOUT;
-	*alone = READ_ONCE(q->mq_freeze_depth) == 1;
+	*alone = *alone && READ_ONCE(q->mq_freeze_depth) == 1;
 	compat_queue_unfreeze(q);
 	return ret;
 }
@@ -655,18 +657,24 @@ static int __gate_flush_queue(struct gate *gate, unsigned long deadline,
  * Somebody else may have the queue frozen (another elevator is put in, an adapter
  * is reset). Who sleeps there then has not entered it, and is not waited for. When
  * the others have gone he is awake, and on his way into it for as long as nobody
- * freezes it; that is waited for, and then it is flushed once more.
+ * freezes it; that is waited for, and then it is flushed once more. At least once,
+ * since they may have gone just before this began.
  */
 static int gate_flush_queue(struct gate *gate, unsigned long deadline)
 {
-	bool alone, alone_before = true;
+	bool alone, alone_before;
+	unsigned long start;
 	int ret;
 
 	ret = __gate_flush_queue(gate, deadline, &alone);
-	while (!ret && !(alone && alone_before)) {
+	while (!ret) {
 		alone_before = alone;
+		start = jiffies;
 		synchronize_rcu_tasks();
+		deadline += jiffies - start; /* nobody had to wait meanwhile */
 		ret = __gate_flush_queue(gate, deadline, &alone);
+		if (alone && alone_before)
+			break;
 	}
 	return ret;
 }
@@ -687,12 +695,12 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 	start = jiffies;
 	synchronize_rcu();
 	synchronize_rcu_tasks();
-	/* Its range was not counted before: see gate_drain_uncounted(). */
-	atomic_inc(&gate->nr_watched);
 	/* Nobody had to wait until here. */
 	ret = gate_flush_queue(gate, deadline + (jiffies - start));
 	if (ret)
 		gate_unwatch(gate, watcher);
+	else /* its range was not counted before: see gate_drain_uncounted() */
+		atomic_inc(&gate->nr_watched);
 	return ret;
 }
 

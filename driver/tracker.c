@@ -29,7 +29,7 @@
  * @partno: of the origin; set once. A partition can have all of its disk
  * @users: protected by trackers_mutex
  * @areas_sem: keeps what is in @areas for the gate's workers, who may wait for
- *	I/O with it; so who arms an area, with gates closed, does not take it
+ *	memory with it; so who arms an area, with gates closed, does not take it
  * @areas: armed ones; changed under @areas_lock, and taken from under @areas_sem
  *	as well; read under RCU or @areas_sem
  * @areas_lock: see @areas

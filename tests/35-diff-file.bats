@@ -645,6 +645,33 @@ stored_at_least() {
 	umount "$dir"
 }
 
+# Its worker hangs, and has in hand what is to be stored; but that is in vain, and others need the memory.
+@test "diff file: a snapshot that has failed while its storage cannot grow gives its memory back" {
+	local dir
+	echo 8M >"$MEMORY_LIMIT"
+	put /sys/module/blksnap/parameters/hold_limit_ms 2000
+	fs_on "$(disk 7)" ext4
+	session_make s "$dir" "$(disk 1)"
+	session_make other "$(disk 2)" "$(disk 3)"
+	session_take s
+	session_take other
+	fsfreeze -f "$dir"
+	defer eval "fsfreeze -u $dir 2>/dev/null || true"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=200 oflag=direct status=none
+	state_is s failed || fail "$(session_get s state)"
+	wait_until 10 holds_no_memory s
+	dd if=/dev/zero of="$(disk 3)" bs=1M count=32 oflag=direct status=none
+	state_is other active || fail "$(session_get other error)"
+	fsfreeze -u "$dir"
+	session_destroy s
+	session_destroy other
+	umount "$dir"
+}
+
+holds_no_memory() {
+	[[ $(stat_of "$(image_of "$1" s1)" memory_bytes) -eq 0 ]]
+}
+
 @test "diff file: low space is announced once, a limit that is raised takes effect" {
 	local dir events=$BATS_TEST_TMPDIR/events
 	fs_on "$(disk 2)" ext4

@@ -276,34 +276,51 @@ udev_on() {
 	session_destroy s
 }
 
-# Who sleeps before a queue has not entered it, and when he does nobody would know of him.
-@test "take: a write that waits for a queue which somebody else has frozen is waited for (I2)" {
-	local delay=/sys/bus/pseudo/drivers/scsi_debug/delay queue other dev
-	scsi_debug_make dev_size_mb=16
-	# The image of a partition is not read when it is added.
-	partition "$SCSI" 8M
-	dev=$(part "$SCSI" 1)
-	queue=/sys/block/${SCSI##*/}
-	other=$(sed 's/\[[^]]*\]//; s/^ *//; s/ .*//' "$queue/queue/scheduler")
+# take_beside_freezer DEVICE FILE VALUE [PREFIX...]: of a disk of scsi_debug. While what writes the value to the file has its queue frozen, a
+# writer comes, and then a take, the command of which begins with the prefix.
+take_beside_freezer() {
+	local delay=/sys/bus/pseudo/drivers/scsi_debug/delay dev=$1 file=$2 value=$3
+	shift 3
 	session_make s "$(disk 2)" "$dev"
 	parameter take_timeout_ms 60000
 	udev_off
 	defer eval "echo 0 >$delay"
-	echo 1500 >"$delay"
+	echo 3000 >"$delay"
 	background first dd if=/dev/zero of="$dev" bs=4096 count=1 oflag=direct conv=notrunc status=none
 	wait_until 5 requests_in_flight "$dev"
-	background elevator put "$queue/queue/scheduler" "$other"
-	wait_until 3 hangs "${BACKGROUND[elevator]}"
+	background freezer put "$file" "$value"
+	wait_until 3 hangs "${BACKGROUND[freezer]}"
 	background second dd if=/dev/zero of="$dev" bs=4096 seek=9 count=1 oflag=direct conv=notrunc status=none
 	wait_until 2 hangs "${BACKGROUND[second]}"
-	session_take s
+	"$@" put "$SESSIONS/s/active" 1
 	wait_until 2 background_gone second
 	background_end first
 	background_end second
-	background_end elevator
+	background_end freezer
 	echo 0 >"$delay"
 	udev_on
 	session_destroy s
+}
+
+# Who sleeps before a queue has not entered it, and when he does nobody would know of him.
+@test "take: a write that waits for a queue which somebody else has frozen is waited for (I2)" {
+	local queue other
+	scsi_debug_make dev_size_mb=16
+	# The image of a partition is not read when it is added.
+	partition "$SCSI" 8M
+	queue=/sys/block/${SCSI##*/}/queue
+	other=$(sed 's/\[[^]]*\]//; s/^ *//; s/ .*//' "$queue/scheduler")
+	take_beside_freezer "$(part "$SCSI" 1)" "$queue/scheduler" "$other"
+}
+
+# He has gone when the take, which others keep from its processor, looks who has it frozen; but the writer is not there yet.
+@test "take: a write that waits for a queue which somebody else has frozen for a moment is waited for (I2)" {
+	[[ $(uname -r) != 6.1.* ]] || skip 'this kernel freezes for a moment only what has no slow requests'
+	scsi_debug_make dev_size_mb=16
+	partition "$SCSI" 8M
+	background hog taskset -c 0 sh -c 'while :; do :; done'
+	take_beside_freezer "$(part "$SCSI" 1)" "/sys/block/${SCSI##*/}/queue/max_sectors_kb" 64 taskset -c 0 nice -n 8
+	background_kill hog
 }
 
 @test "take: frozen_us begins with the first freeze, not with what is written back before that" {
@@ -476,6 +493,61 @@ raid_stop() {
 	background_end writer
 	stamp fill "$md" --seed 60 --length 64K --seq 3
 	stamp verify "$(image_of s s1)" --seed 60 --length 4K --seq 2
+	session_destroy s
+}
+
+# member_delays NAME MS MS: of writes to its first 8 MiB, and of others; flushes are not delayed.
+member_delays() {
+	local disk start=$(($1 * 65536)) next=$(($1 * 65536 + 16384))
+	disk=$(disk 3)
+	printf '%s\n' "0 16384 delay $disk $start 0 $disk $start $2 $disk $start 0" \
+		"16384 49152 delay $disk $next 0 $disk $next $3 $disk $next 0" | dm_switch "member$1"
+}
+
+# What has just been added to the disk as a watcher is not drained while it waits itself for who sleeps in the driver.
+@test "take: a write that a driver has wait, to a part of its disk that begins to be tracked during another part's take (I2)" {
+	local name md dev
+	for name in 1 2; do
+		delayed "member$name" "$(disk 3)" 65536 0 0 $((name * 65536))
+	done
+	parameter take_timeout_ms 60000
+	raid_make 1 /dev/mapper/member{1,2}
+	md=$(readlink -e /dev/md/test)
+	partition "$md" 8M 8M
+	dev=$(part "$md" 2)
+	stamp fill "$dev" --seed 60 --length 64K
+	dm_linear hangs "$(disk 4)" 65536
+	ext4_make /dev/mapper/hangs hangs
+	session_make s "$(disk 2)" "$(part "$md" 1)" /dev/mapper/hangs
+	session_make t "$(disk 5)" "$dev"
+	mkdir "$TRACKERS/t"
+	put "$TRACKERS/t/device" "$dev"
+	wait_until 60 eval "[[ \$(<'/sys/block/${md##*/}/md/array_state') == clean ]]"
+	for name in 1 2; do
+		member_delays "$name" 2000 6000
+		defer member_delays "$name" 0 0
+	done
+	# Its sync waits, when its snapshots have been set up.
+	echo new >"$DIR/file"
+	dmsetup suspend --nolockfs --noflush hangs
+	defer eval "dmsetup resume hangs 2>/dev/null || true"
+	background take put "$SESSIONS/s/active" 1
+	wait_until 10 grep -q origin_sync "/proc/${BACKGROUND[take]}/stack"
+	background writer stamp fill "$dev" --seed 60 --length 4K --seq 2
+	wait_until 5 hangs "${BACKGROUND[writer]}"
+	background tracker put "$TRACKERS/t/enabled" 1
+	wait_until 5 hangs "${BACKGROUND[tracker]}"
+	dmsetup resume hangs
+	background_end take
+	background_runs writer
+	background_end tracker
+	takes t
+	# The write was passed before the instant, and so belongs to it.
+	stamp verify "$(image_of t s1)" --seed 60 --length 4K --seq 2
+	background_end writer
+	session_destroy t
+	put "$TRACKERS/t/enabled" 0
+	rmdir "$TRACKERS/t"
 	session_destroy s
 }
 

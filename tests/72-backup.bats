@@ -559,6 +559,63 @@ teardown() {
 
 # --- damage ----------------------------------------------------------------------------------------------------------
 
+@test "backup: of several devices, one that fails does not keep the others; verify goes on after a chain that is in use" {
+	backup_disk
+	origin_of 20480
+	dm_linear second "$(disk 5)" 20480
+	blksnap take s --diff "$(disk 2)" "$dev" /dev/mapper/second
+	mkdir "$chain"
+	exec {held}>>"$chain/.lock"
+	flock "$held"
+	run -1 --separate-stderr blksnap backup "$backups" --json --session s
+	[[ $stderr == *"$chain is in use by another"* ]]
+	[[ $(jq -r '.[].device' <<<"$output") == /dev/mapper/second ]]
+	exec {held}>&-
+	run -0 --separate-stderr blksnap backup "$backups" --json --session s
+	[[ $(jq -r '.[].device' <<<"$output" | paste -sd' ') == "$dev /dev/mapper/second" ]]
+	blksnap release s
+	exec {held}>>"$chain/.lock"
+	flock "$held"
+	run -1 --separate-stderr blksnap verify --json "$backups"
+	[[ $stderr == *"$chain is in use by another"* ]]
+	[[ $(jq -s -r '.[].state' <<<"$output" | paste -sd' ') == 'unknown good good' ]]
+	exec {held}>&-
+	# Names that begin with a dash are names.
+	mkdir "$SESSIONS/s" "$SESSIONS/s/-x"
+	put "$SESSIONS/s/-x/device" "$dev"
+	put "$SESSIONS/s/diff_file" "$(disk 2)"
+	put "$SESSIONS/s/active" 1
+	run -0 blksnap backup "$backups" --session s -- -x
+	[[ -e $backups/-x/00001.json ]]
+	blksnap release s
+}
+
+@test "backup: nobody reads what it says, or it cannot be written: the backup is made, and all hooks are called" {
+	local hooks=/etc/blksnap/hooks.d seen=$BATS_TEST_TMPDIR/seen
+	defer rm -rf /etc/blksnap
+	backup_disk
+	origin_of 20480
+	mkdir -p "$hooks"
+	# What a hook says before the take has to be read, as it would be by anybody else.
+	# shellcheck disable=SC2016 # for the hook
+	hook 10-first '[ "$1" = pre-take ]'
+	# shellcheck disable=SC2016 # for the hook
+	hook 20_second 'umask >>'"$seen"'; [ "$1" = pre-take ] || echo noise'
+	(
+		umask 022
+		blksnap backup "$backups" --diff "$(disk 2)" "$dev" 2>&1 >/dev/null || echo "$?" >"$BATS_TEST_TMPDIR/code"
+	) | true
+	[[ $(cat "$BATS_TEST_TMPDIR/code") -eq 1 ]]
+	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
+	[[ $(sort -u "$seen") == 0022 ]]
+	[[ -e $chain/00001.json ]]
+	nothing_left
+	blksnap backup "$backups" --no-hooks --diff "$(disk 2)" "$dev" 2>/dev/full
+	blksnap backup "$backups" --no-hooks --diff "$(disk 2)" "$dev" <&- >&- 2>&-
+	[[ -e $chain/00003.json ]]
+	run -0 blksnap verify "$backups"
+}
+
 @test "verify: names the file and the block that is damaged, and a restore stops there" {
 	local file=$BATS_TEST_TMPDIR/file
 	chain_of_three
@@ -588,6 +645,15 @@ teardown() {
 	run -1 blksnap restore "$chain" "$file"
 	[[ $output == *'name one with --at'* ]]
 	blksnap track --off "$dev"
+}
+
+@test "verify: what it could not read for want of memory is not called damaged" {
+	backup_disk
+	origin_of 20480
+	backed_up
+	# shellcheck disable=SC2016 # for the other shell
+	run -1 --separate-stderr bash -c 'ulimit -v 40000; exec blksnap verify --json "$0"' "$chain"
+	[[ $(jq -r .state <<<"$output") == unknown ]] || fail "it says: $output $stderr"
 }
 
 @test "verify: what is not where the image was zero" {
@@ -978,6 +1044,17 @@ teardown() {
 	done
 }
 
+@test "restore: to the beginning of a larger disk whose blocks are larger than what it ends with" {
+	backup_disk
+	origin_of 8193
+	backed_up
+	loop_make 8M --sector-size 4096
+	run -1 blksnap restore "$chain" "$LOOP"
+	blksnap restore --larger "$chain" "$LOOP"
+	cmp -n $((8193 * 512)) "$LOOP" "$BATS_TEST_TMPDIR/00001"
+	run -2 blksnap restore "$chain" -
+}
+
 @test "restore, verify and merge need no driver" {
 	chain_of_three
 	blksnap track --off "$dev"
@@ -1059,6 +1136,34 @@ teardown() {
 }
 
 # --- hooks -----------------------------------------------------------------------------------------------------------
+
+@test "merge: at a full what is older is removed, if that is good, and all of it or none" {
+	backup_disk
+	origin_of 20480
+	backed_up --track
+	scribbled 2
+	backed_up
+	backed_up --full
+	mv "$chain/00003.full" "$BATS_TEST_TMPDIR/full"
+	run -1 blksnap merge "$chain" 3
+	[[ $output == *"$chain/00003.full: missing"*'nothing was removed'* ]]
+	cp "$BATS_TEST_TMPDIR/full" "$chain/00003.full"
+	flip "$chain/00003.full" $((sectors * 512 - 1))
+	run -1 blksnap merge "$chain" 3
+	[[ $output == *"$chain/00003.full: the block at 9437184"*'nothing was removed'* ]]
+	cp "$BATS_TEST_TMPDIR/full" "$chain/00003.full"
+	restored 00002
+	chattr +i "$chain/00002.json"
+	run -1 blksnap merge "$chain" 3
+	[[ $output == *'older backups stay'* ]]
+	chattr -i "$chain/00002.json"
+	run -0 blksnap verify "$backups"
+	restored 00002
+	blksnap merge "$chain" 3
+	[[ $(files "$chain") == '00003.full 00003.full.index 00003.json' ]]
+	restored 00003
+	blksnap track --off "$dev"
+}
 
 @test "hooks: before the take in order, after it in reverse order; also when something fails" {
 	local hooks=/etc/blksnap/hooks.d seen=$BATS_TEST_TMPDIR/seen

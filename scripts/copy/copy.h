@@ -17,7 +17,7 @@
 #define SUM_BYTES 32
 #define LINE_BYTES 94
 
-enum { EXIT_FAILED = 1, EXIT_WRONG_USAGE = 2 };
+enum { EXIT_FAILED = 1, EXIT_WRONG_USAGE = 2, EXIT_DAMAGED = 3 };
 
 /* A part of the device, with its SHA-256; or one of which all bytes are zero. */
 struct piece {

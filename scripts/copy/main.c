@@ -19,14 +19,15 @@
  *	merge --heading TEXT DATA INDEX SIZE {full|packed DATA INDEX}...
  *		the same, as a full backup.
  *	check SIZE {full|packed} DATA INDEX
- *		reads one backup, and names each damaged block.
+ *		reads one backup, and names each damaged block; then it exits with 3.
  *	receive [--device [--larger]] [--update] SIZE [TARGET]
  *		checks what `send` has sent, from stdin, and writes it to TARGET, as restore does; --update: to a file that
  *		has what was received before.
  *
- * All of them take --progress LABEL: shows on stderr how far it is.
+ * All of them take --progress LABEL: shows on stderr how far it is; and --parent PID: it ends when that process does, whose
+ * child it has to be.
  *
- * Exit codes: 0 done; 1 failed, or damaged; 2 wrong usage.
+ * Exit codes: 0 done; 1 failed, or, but of check, damaged; 2 wrong usage; 3 damaged.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -47,7 +48,7 @@
 
 static struct {
 	const char *map, *kept, *heading, *unwritten, *label;
-	uint64_t block_size, size, diskseq;
+	uint64_t block_size, size, diskseq, parent;
 	int since, kept_since;
 	bool device, larger, update;
 } option = { .size = UINT64_MAX, .diskseq = UINT64_MAX, .since = -1, .kept_since = 255 };
@@ -296,7 +297,7 @@ static int check(int count, char **arguments)
 	if (count != 4)
 		usage();
 	run(source_chain(members(3, arguments + 1), 1, size, true), sink_none(), option.label);
-	return chain_damages() ? EXIT_FAILED : 0;
+	return chain_damages() ? EXIT_DAMAGED : 0;
 }
 
 static int receive(int count, char **arguments)
@@ -322,6 +323,7 @@ static const struct option long_options[] = {
 	{ "size", required_argument, NULL, 'z' },
 	{ "diskseq", required_argument, NULL, 'q' },
 	{ "progress", required_argument, NULL, 'p' },
+	{ "parent", required_argument, NULL, 'r' },
 	{ "larger", no_argument, NULL, 'l' },
 	{ "device", no_argument, NULL, 'd' },
 	{ "update", no_argument, NULL, 'u' },
@@ -364,6 +366,9 @@ static void parse_options(int argc, char **argv)
 		case 'p':
 			option.label = optarg;
 			break;
+		case 'r':
+			option.parent = number(optarg, INT32_MAX);
+			break;
 		case 'l':
 			option.larger = true;
 			break;
@@ -390,6 +395,16 @@ static void raise_file_limit(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* Who started this may be killed, or have been: what goes on without it would be in the way of the next. */
+static void end_with_parent(void)
+{
+	if (!option.parent)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if ((uint64_t)getppid() != option.parent)
+		_exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -400,10 +415,9 @@ int main(int argc, char **argv)
 		{ "merge", merge },	{ "check", check },	{ "receive", receive },
 	};
 
-	/* Who started this may be killed: what goes on without it would be in the way of the next. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	raise_file_limit();
 	parse_options(argc, argv);
+	end_with_parent();
 	for (size_t i = 0; optind < argc && i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(argv[optind], commands[i].name))
 			return commands[i].run(argc - optind - 1, argv + optind + 1);

@@ -309,6 +309,17 @@ static void open_restored(struct output *output, uint64_t size, bool update)
 		die("cannot make %s of %" PRIu64 " bytes: %s", output->name, size, strerror(errno));
 }
 
+/* What ends within a block of the device can only be written through the page cache. */
+static void allow_end(struct output *output, uint64_t size)
+{
+	int block, flags = fcntl(output->fd, F_GETFL);
+
+	if (flags < 0 || ioctl(output->fd, BLKSSZGET, &block) < 0)
+		die("cannot open %s: %s", output->name, strerror(errno));
+	if (size % (unsigned int)block && fcntl(output->fd, F_SETFL, flags & ~O_DIRECT) < 0)
+		die("cannot open %s: %s", output->name, strerror(errno));
+}
+
 static void open_device(struct output *output, uint64_t size, bool larger)
 {
 	struct stat stat;
@@ -328,6 +339,7 @@ static void open_device(struct output *output, uint64_t size, bool larger)
 	if (has < size || (has > size && !larger))
 		die("%s has %" PRIu64 " bytes, and the backup %" PRIu64 "%s", output->name, has, size,
 		    has > size ? " (--larger restores to its beginning)" : "");
+	allow_end(output, size);
 }
 
 struct sink *sink_target(const char *path, uint64_t size, enum target_kind kind, bool larger)

@@ -191,10 +191,8 @@ backup_image() {
 # print_backup NAME ID
 print_backup() {
 	if [[ -n $opt_json ]]; then
-		printf '%s' "$json_separator"
 		make_manifest "$2"
-		printf '%s\n' "$manifest"
-		json_separator=,
+		printf '[%s\n]\n' "$manifest"
 	else
 		printf '%s: %s, %s%s\n' "$chain/$2" "${m_kind[$2]}" "$(room_of "$chain/${m_data[$2]}")" \
 			"${m_parent[$2]:+, since ${m_parent[$2]}}"
@@ -209,6 +207,7 @@ already_there() {
 	[[ ${m_generation[$last]} == "$image_generation" && ${m_number[$last]} == "$image_number" ]] || return
 	chain_whole "$last" || return
 	say "$1: $last is a backup of this snapshot already"
+	[[ -z $opt_json ]] || printf '[]\n'
 }
 
 # backup_stream NAME: the image that was read, to standard output.
@@ -237,11 +236,43 @@ backup_stream() {
 	}
 }
 
+# backup_to_chain DIRECTORY NAME: the image that was read, to the chain of that name.
+backup_to_chain() {
+	local snapshot=$2
+	chain=$1/$snapshot
+	[[ -d $chain ]] || mkdir -- "$chain" || fail "cannot make $chain"
+	lock "$chain" exclusive
+	read_chain "$chain" || exit "$exit_refused"
+	need_same_device "$snapshot"
+	already_there "$snapshot" || backup_image "$snapshot"
+}
+
 # ---- sessions around it ----
+
+# backup_each DIRECTORY SESSION SNAPSHOT...: each in a process of its own, so that what ends one leaves the others; it ends with
+# this one.
+backup_each() {
+	local directory=$1 session=$2 after snapshot status=0
+	after=("$program" backup "$directory" --session "$session")
+	inner_options
+	export BLKSNAP_LOCKED=$directory
+	for snapshot in "${@:3}"; do
+		setpriv --pdeathsig KILL "${after[@]}" -- "$snapshot" || backup_failed $?
+	done
+	return "$status"
+}
+
+# backup_failed STATUS: of one of several. A signal was meant for all of them.
+backup_failed() {
+	case $1 in
+	"${signal_status[HUP]}" | "${signal_status[INT]}" | "${signal_status[TERM]}") exit "$1" ;;
+	esac
+	status=$exit_refused
+}
 
 # backup_session DIRECTORY SESSION SNAPSHOT...: the images of a session that is active.
 backup_session() {
-	local directory=$1 session=$2 snapshots=("${@:3}") snapshot
+	local directory=$1 session=$2 snapshots=("${@:3}") snapshot status=0
 	need_session "$session"
 	[[ ${#snapshots[@]} -gt 0 ]] || get_children snapshots "$configfs/sessions/$session"
 	[[ $directory != - || ${#snapshots[@]} -eq 1 ]] ||
@@ -252,24 +283,18 @@ backup_session() {
 		read_image "$session" "$snapshot"
 		need_unwritten
 	done
-	[[ -z $opt_json ]] || printf '['
-	json_separator=
-	for snapshot in "${snapshots[@]}"; do
-		read_image "$session" "$snapshot"
-		if [[ $directory == - ]]; then
-			backup_stream "$snapshot"
-			continue
-		fi
-		chain=$directory/$snapshot
-		[[ -d $chain ]] || mkdir -- "$chain" || fail "cannot make $chain"
-		lock "$chain" exclusive
-		read_chain "$chain" || exit "$exit_refused"
-		need_same_device "$snapshot"
-		already_there "$snapshot" || backup_image "$snapshot"
-		exec {lock_descriptor}>&-
-		lock_descriptor=
-	done
-	[[ -z $opt_json ]] || printf ']\n'
+	if [[ $directory == - ]]; then
+		backup_stream "$snapshot"
+	elif [[ ${#snapshots[@]} -eq 1 ]]; then
+		backup_to_chain "$directory" "$snapshot"
+	elif [[ -z $opt_json ]]; then
+		backup_each "$directory" "$session" "${snapshots[@]}"
+	else
+		# Lists, of which one is made.
+		backup_each "$directory" "$session" "${snapshots[@]}" > >(jq -s 'add // []') || status=$?
+		wait "$!" || status=$exit_refused
+		return "$status"
+	fi
 }
 
 # forget_interrupted SESSION: one that an interrupted backup to this directory has left. Nobody uses it, as we have the lock.
@@ -380,11 +405,18 @@ command_backup() {
 	local directory
 	# Who may read backups may read everything.
 	umask 077
+	# Who reads messages may have gone: that ends no backup.
+	trap : PIPE
 	parse_options ' --diff --limit --session --full --differential --track --renamed --hooks --no-hooks --json --parent --manifest ' "$@"
-	add_paths
+	if [[ -z $opt_session ]]; then
+		add_paths
+	else
+		operands+=("${after[@]}") # names of snapshots, which may begin with a dash
+	fi
 	after=()
 	[[ ${#operands[@]} -ge 1 ]] || usage_error "DIRECTORY is missing"
 	directory=${operands[0]}
+	[[ $directory != -?* ]] || directory=./$directory
 	[[ -z $opt_full || -z $opt_differential ]] || usage_error "--full or --differential, not both"
 	if [[ $directory == - ]]; then
 		[[ -z $opt_json ]] || usage_error "--json and a pipe are not possible together"

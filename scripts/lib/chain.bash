@@ -133,8 +133,7 @@ older() {
 
 # chain_of ID: sets chain_ids to it and all that it needs, from the full on. Fails if a link is broken, and says so.
 chain_of() {
-	local id=$1 parent
-	chain_ids=("$id")
+	local id=$1 parent ids=("$1") i
 	while [[ ${m_kind[$id]} != full ]]; do
 		parent=${m_parent[$id]}
 		if [[ -z $parent || -z ${m_uuid[$parent]:-} ]]; then
@@ -151,7 +150,11 @@ chain_of() {
 			return 1
 		fi
 		id=$parent
-		chain_ids=("$id" "${chain_ids[@]}")
+		ids+=("$id")
+	done
+	chain_ids=()
+	for ((i = ${#ids[@]} - 1; i >= 0; i--)); do
+		chain_ids+=("${ids[i]}")
 	done
 }
 
@@ -191,6 +194,15 @@ check_index() {
 		say "$index: damaged"
 		return 1
 	}
+}
+
+# check_backup ID: reads all of it, and says what is wrong. What it is built upon has to be there. Fails with damage_found if
+# something is wrong with it.
+readonly damage_found=3
+
+check_backup() {
+	chain_of "$1" && check_index "$1" || return "$damage_found"
+	copy "${chain##*/}/$1" check "${m_size[$1]}" "${layout[${m_kind[$1]}]}" "$chain/${m_data[$1]}" "$chain/${m_index[$1]}"
 }
 
 # chain_arguments ID: sets chain_files to what the copier wants to know of it and all that it needs.
@@ -245,7 +257,8 @@ find_chain() {
 
 lock_descriptor=
 
-# lock DIRECTORY KIND: exclusive or shared; held until this process ends, and those that it starts.
+# lock DIRECTORY KIND: exclusive or shared; held until this process ends, and those that it starts. Fails if that cannot be, and
+# says why.
 lock() {
 	local file=$1/.lock descriptor
 	if [[ $2 == shared ]]; then
@@ -253,9 +266,16 @@ lock() {
 		[[ -r $file ]] || return 0
 		exec {descriptor}<"$file"
 	else
-		{ exec {descriptor}>>"$file"; } 2>/dev/null || fail "cannot write to $1"
+		{ exec {descriptor}>>"$file"; } 2>/dev/null || {
+			say "cannot write to $1"
+			return 1
+		}
 	fi
-	flock --nonblock "--$2" "$descriptor" || fail "$1 is in use by another blksnap backup, merge, verify or restore"
+	flock --nonblock "--$2" "$descriptor" || {
+		say "$1 is in use by another blksnap backup, merge, verify or restore"
+		exec {descriptor}>&-
+		return 1
+	}
 	lock_descriptor=$descriptor
 }
 
@@ -266,7 +286,7 @@ publish() {
 	get_sums sums "$index.partial"
 	m_index_sha256[$id]=${sums[0]}
 	make_manifest "$id"
-	printf '%s\n' "$manifest" >"$chain/$id.json.partial"
+	printf '%s\n' "$manifest" >"$chain/$id.json.partial" || fail "cannot write $chain/$id.json.partial"
 	mv -f -- "$index.partial" "$index"
 	mv -f -- "$data.partial" "$data"
 	sync -- "$chain/$id.json.partial" "$chain"

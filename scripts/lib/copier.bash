@@ -7,7 +7,7 @@ copier='' copier_pid=''
 
 need_backup_tools() {
 	local tool
-	for tool in jq sha256sum flock; do
+	for tool in jq sha256sum flock setpriv; do
 		command -v "$tool" >/dev/null || fail "$tool is missing (Debian: apt install jq coreutils util-linux)"
 	done
 	for copier in "$library/blksnap-copy" "${library%/*/*}/build/blksnap-copy"; do
@@ -24,13 +24,13 @@ interrupted() {
 
 # copy LABEL COMMAND ARGUMENT...: runs the copier, with its progress under that label if there is a terminal.
 copy() {
-	local progress=() status=0
+	local progress=() status=0 us=$BASHPID
 	[[ ! -t 2 ]] || progress=(--progress "$1")
 	# In the background, so that a signal does not have to wait for its end.
 	trap 'interrupted 130' INT
 	trap 'interrupted 143' TERM
 	trap 'interrupted 129' HUP
-	"$copier" "${progress[@]}" "${@:2}" <&0 &
+	"$copier" --parent "$us" "${progress[@]}" "${@:2}" <&0 &
 	copier_pid=$!
 	wait "$copier_pid" || status=$?
 	copier_pid=

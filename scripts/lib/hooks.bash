@@ -24,13 +24,14 @@ find_hooks() {
 	done
 }
 
-# Not with a lock: it may start something that stays.
+# Not with a lock: it may start something that stays; nor with the umask of backups.
 run_hook() {
 	local status=0
 	(
 		trap - EXIT
 		[[ -z $lock_descriptor ]] || exec {lock_descriptor}>&-
 		[[ -z $mark_descriptor ]] || exec {mark_descriptor}>&-
+		umask "$callers_umask"
 		exec "${hook_env[@]}" "$1" "$2" >&2
 	) || status=$?
 	[[ $status -eq 0 ]] || say "the hook $1 $2 ended with $status"

@@ -8,6 +8,7 @@ usage_merge() {
 Usage: blksnap merge [--json] DIRECTORY NUMBER
 
 Makes a full of the backup NUMBER, and removes those before it which no other one needs.
+If it is a full already, it is read, and compared with its checksums, before that.
 DIRECTORY has the chain of one device. The full is made beside the old one, so there
 has to be room for both. Whatever happens meanwhile, every backup that is there can be
 restored; if it was interrupted, start it again. With --json the manifest of the full
@@ -31,9 +32,8 @@ remove_older() {
 			say "$chain/$other stays: a differential is built upon it"
 			continue
 		fi
-		mv -f -- "$chain/$other.json" "$chain/$other.json.partial"
-		sync -- "$chain"
-		rm -f -- "$chain/${m_data[$other]}" "$chain/${m_index[$other]}" "$chain/$other.json.partial"
+		mv -f -- "$chain/$other.json" "$chain/$other.json.partial" && sync -- "$chain" &&
+			rm -f -- "$chain/${m_data[$other]}" "$chain/${m_index[$other]}" "$chain/$other.json.partial" || return
 	done
 }
 
@@ -64,7 +64,11 @@ command_merge() {
 	read_chain "$chain" || exit "$exit_refused"
 	[[ ${#damaged_manifests[@]} -eq 0 ]] || fail "$chain: nothing was merged"
 	backup_number "${operands[1]}"
-	[[ ${m_kind[$id]} == full ]] || merge_to_full "$id"
+	if [[ ${m_kind[$id]} != full ]]; then
+		merge_to_full "$id"
+	else
+		check_backup "$id" || fail "$chain: nothing was removed, as $id is not good, or cannot be read"
+	fi
 	remove_older "$id" || fail "$chain: older backups stay"
 	if [[ -n $opt_json ]]; then
 		make_manifest "$id"

@@ -103,7 +103,7 @@ command_restore() {
 	parse_options ' --at --larger ' "$@"
 	add_paths
 	[[ ${#operands[@]} -eq 2 ]] || usage_error "restore takes DIRECTORY and TARGET"
-	[[ -n ${operands[1]} ]] || usage_error "TARGET is empty"
+	[[ -n ${operands[1]} && ${operands[1]} != - ]] || usage_error "TARGET is a device, or a file that is made"
 	[[ -z $opt_larger ]] || options=(--larger)
 	need_backup_tools
 	if [[ ${operands[0]} == - ]]; then

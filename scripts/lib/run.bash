@@ -42,7 +42,7 @@ child_is_deaf() {
 add_defaults() {
 	local ignored name
 	ignored_signals "$$"
-	for name in HUP INT TERM; do
+	for name in HUP INT PIPE TERM; do
 		((ignored >> (${signal_status[$name]} - 129) & 1)) || defaults+=${defaults:+,}$name
 	done
 }

@@ -14,7 +14,7 @@
 
 # What the signal that came last is called; empty if there was none.
 signal=
-declare -rA signal_status=([HUP]=129 [INT]=130 [TERM]=143)
+declare -rA signal_status=([HUP]=129 [INT]=130 [PIPE]=141 [TERM]=143)
 # The session that is being made; whatever ends the process that has this set removes it. Its snapshots, by device.
 unfinished=
 snapshot_names=()
@@ -25,7 +25,7 @@ links_wanted=1
 
 clean_up() {
 	local status=$?
-	trap '' INT TERM HUP
+	trap '' INT TERM HUP PIPE
 	thaw
 	[[ -z ${hooks_begun:-} ]] || post_hooks
 	if [[ -n $unfinished ]]; then
@@ -83,7 +83,7 @@ activate() {
 taker() {
 	local session=$1 diff=$2 limit=$3
 	shift 3
-	trap '' INT TERM HUP
+	trap '' INT TERM HUP PIPE
 	hooks_begun=
 	trap clean_up EXIT
 	make_session "$session" "$diff" "$limit" "$@" || exit "$exit_refused"
@@ -119,6 +119,8 @@ plan_take() {
 # From here on signals are noted.
 note_signals() {
 	trap clean_up EXIT
+	# Who reads messages may have gone: that ends nothing. What is started has the signal as it was.
+	trap : PIPE
 	trap 'note HUP' HUP
 	trap 'note INT' INT
 	trap 'note TERM' TERM
@@ -129,9 +131,11 @@ take_planned() {
 	local status=0
 	[[ -z $ends_with_us ]] || mark_session "$take_session"
 	(taker "$take_session" "$take_diff" "$take_limit" "${take_devices[@]}") || status=$?
-	[[ $status -ne 0 ]] || unfinished=$take_session
-	[[ $status -eq 0 ]] || unmark_session "$take_session"
+	# The child may have been killed in the middle. Of a name that is ours alone that is known to be its session.
+	[[ $status -ne 0 && ($status -le 128 || -z $ends_with_us) ]] || unfinished=$take_session
+	[[ $status -eq 0 || -n $unfinished ]] || unmark_session "$take_session"
 	[[ -z $signal ]] || exit "${signal_status[$signal]}"
+	[[ $status -le 128 ]] || fail "the process that takes '$take_session' was killed"
 	[[ $status -eq 0 ]] || exit "$status"
 }
 
@@ -147,10 +151,11 @@ take_session() {
 images=()
 
 find_images() {
-	local snapshot image
+	local snapshot image link
 	for snapshot in "${snapshot_names[@]}"; do
-		image=/dev/blksnap/$1/$snapshot
-		[[ -e $image ]] || read -r image <"$configfs/sessions/$1/$snapshot/image" || true
+		image='' link=/dev/blksnap/$1/$snapshot
+		read -r image <"$configfs/sessions/$1/$snapshot/image" || true
+		[[ -n $image && ! $link -ef $image ]] || image=$link
 		images+=("$image")
 	done
 }

@@ -17,7 +17,7 @@ declare -A device_above=() device_depth=()
 # By MAJ:MIN of a file system; where it is mounted as words ID:PLACE, the whole of it before parts (bind mounts).
 declare -A mount_places=() mount_type=() mount_devices=()
 declare -a freeze_targets=()
-freezer_pid='' freezer_in='' freezer_out=''
+freezer_pid='' freezer_in='' freezer_out='' freezer_frozen=()
 freeze_notes=()
 
 # get_dev VARIABLE FILE: MAJ:MIN from a file of sysfs; empty if there is none.
@@ -240,7 +240,7 @@ freeze() {
 		printf '%s\0' "$target" >&"$freezer_in"
 		IFS= read -r answer <&"$freezer_out" || answer='the freezing process ended'
 		case $answer in
-		ok) ;;
+		ok) freezer_frozen=("$target" "${freezer_frozen[@]}") ;;
 		*'not supported'*) freeze_notes+=("not frozen: $target (its file system cannot be)") ;;
 		*busy*) freeze_notes+=("frozen already, and left so: $target") ;;
 		*)
@@ -253,9 +253,19 @@ freeze() {
 }
 
 thaw() {
+	local status=0
 	[[ -n $freezer_pid ]] || return 0
-	exec {freezer_in}>&-
-	exec {freezer_out}<&-
-	wait "$freezer_pid" 2>/dev/null || true
-	freezer_pid=
+	{ exec {freezer_in}>&-; } 2>/dev/null || true
+	{ exec {freezer_out}<&-; } 2>/dev/null || true
+	wait "$freezer_pid" 2>/dev/null || status=$?
+	[[ $status -le 128 ]] || thaw_frozen
+	freezer_pid='' freezer_frozen=()
+}
+
+# The process that freezes was killed, and cannot thaw.
+thaw_frozen() {
+	local target
+	for target in "${freezer_frozen[@]}"; do
+		fsfreeze -u -- "$target" 2>/dev/null || freeze_notes+=("could not thaw $target: fsfreeze -u")
+	done
 }

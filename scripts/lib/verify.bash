@@ -3,14 +3,6 @@
 #
 # blksnap verify: is every backup of a chain good?
 
-# verify_backup ID: all of it; says what is wrong.
-verify_backup() {
-	local id=$1
-	chain_of "$id" || return
-	check_index "$id" || return
-	copy "${chain##*/}/$id" check "${m_size[$id]}" "${layout[${m_kind[$id]}]}" "$chain/${m_data[$id]}" "$chain/${m_index[$id]}"
-}
-
 # print_verdict ID NAME VERDICT
 print_verdict() {
 	if [[ -z $opt_json ]]; then
@@ -22,11 +14,11 @@ print_verdict() {
 	printf '}\n'
 }
 
-# print_damaged PATH: of a backup of which there is no manifest to be read, or a chain that cannot be listed, for programs.
-print_damaged() {
+# print_state PATH STATE: of a backup of which there is no manifest to be read, or a chain that cannot be read, for programs.
+print_state() {
 	[[ -n $opt_json ]] || return 0
 	printf '{'
-	json_members backup "$1" state damaged
+	json_members backup "$1" state "$2"
 	printf '}\n'
 }
 
@@ -42,30 +34,40 @@ verify_useless() {
 		say_lost "$path"
 		[[ $useless_id != "$last" ]] || continue
 		last=$useless_id
-		print_damaged "$chain/$useless_id"
+		print_state "$chain/$useless_id" damaged
 		bad=$((bad + 1))
 	done
 }
 
+# verify_backup ID: prints what is to be said of it.
+verify_backup() {
+	local id=$1 status=0
+	check_backup "$id" || status=$?
+	case $status in
+	0) print_verdict "$id" "$chain/$id" good ;;
+	"$damage_found") print_verdict "$id" "$chain/$id" DAMAGED ;;
+	*) print_verdict "$id" "$chain/$id" UNKNOWN ;;
+	esac
+	return "$status"
+}
+
 verify_chain() {
 	local id bad=0 file
-	lock "$chain" shared
+	lock "$chain" shared || {
+		print_state "$chain" unknown
+		return 1
+	}
 	read_chain "$chain" || {
-		print_damaged "$chain"
+		print_state "$chain" damaged
 		return 1
 	}
 	bad=${#damaged_manifests[@]}
 	for file in "${damaged_manifests[@]}"; do
-		print_damaged "$chain/${file%.json}"
+		print_state "$chain/${file%.json}" damaged
 	done
 	sum_indexes "${backups[@]}"
 	for id in "${backups[@]}"; do
-		if verify_backup "$id"; then
-			print_verdict "$id" "$chain/$id" good
-		else
-			print_verdict "$id" "$chain/$id" DAMAGED
-			bad=$((bad + 1))
-		fi
+		verify_backup "$id" || bad=$((bad + 1))
 	done
 	verify_useless
 	[[ $bad -eq 0 ]]
@@ -90,8 +92,9 @@ Reads all backups in DIRECTORY (of one chain, or of all that are in it), or thos
 come from standard input, and compares them with their checksums. Also looks whether
 each has what it is built upon, and whether there is data of which the manifest is
 lost. Prints a line for each backup, and for damage the file and block. With --json
-each line is an object. The driver is not needed.
-Exit codes: 0 all are good; 1 something is damaged or missing; 2 wrong usage.
+each line is an object. What could not be looked at, as memory was short or the program
+that reads was killed, is unknown, and fails, too. The driver is not needed.
+Exit codes: 0 all are good; 1 something is damaged, missing or unknown; 2 wrong usage.
 END
 }
 
