@@ -637,16 +637,15 @@ static void gate_work(struct work_struct *work)
  * back from the driver: he may sleep there, and his write not be accounted yet.
  * @alone: nobody else had it frozen, neither at the beginning nor at the end
  */
-static int __gate_flush_queue(struct gate *gate, unsigned long deadline,
+static int __gate_flush_queue(struct gate *gate, unsigned long timeout,
 			      bool *alone)
 {
 	struct request_queue *q = gate->disk->queue;
-	long left = deadline - jiffies;
 	int ret = 0;
 
 	blk_freeze_queue_start(q);
 	*alone = READ_ONCE(q->mq_freeze_depth) == 1;
-	if (left <= 0 || !blk_mq_freeze_queue_wait_timeout(q, left))
+	if (!timeout || !blk_mq_freeze_queue_wait_timeout(q, timeout))
 		ret = -ETIMEDOUT;
 	*alone = *alone && READ_ONCE(q->mq_freeze_depth) == 1;
 	compat_queue_unfreeze(q);
@@ -660,19 +659,16 @@ static int __gate_flush_queue(struct gate *gate, unsigned long deadline,
  * freezes it; that is waited for, and then it is flushed once more. At least once,
  * since they may have gone just before this began.
  */
-static int gate_flush_queue(struct gate *gate, unsigned long deadline)
+static int gate_flush_queue(struct gate *gate, unsigned long timeout)
 {
 	bool alone, alone_before;
-	unsigned long start;
 	int ret;
 
-	ret = __gate_flush_queue(gate, deadline, &alone);
+	ret = __gate_flush_queue(gate, timeout, &alone);
 	while (!ret) {
 		alone_before = alone;
-		start = jiffies;
 		synchronize_rcu_tasks();
-		deadline += jiffies - start; /* nobody had to wait meanwhile */
-		ret = __gate_flush_queue(gate, deadline, &alone);
+		ret = __gate_flush_queue(gate, timeout, &alone);
 		if (alone && alone_before)
 			break;
 	}
@@ -680,9 +676,8 @@ static int gate_flush_queue(struct gate *gate, unsigned long deadline)
 }
 
 int gate_watch(struct gate *gate, struct gate_watcher *watcher,
-	       unsigned long deadline)
+	       unsigned long timeout)
 {
-	unsigned long start;
 	int ret;
 
 	down_write(&gate->watchers_sem);
@@ -692,11 +687,9 @@ int gate_watch(struct gate *gate, struct gate_watcher *watcher,
 	 * Who was not counted has not only decided, but also left the function
 	 * below the hook, or sleeps there: what he has entered is the queue.
 	 */
-	start = jiffies;
 	synchronize_rcu();
 	synchronize_rcu_tasks();
-	/* Nobody had to wait until here. */
-	ret = gate_flush_queue(gate, deadline + (jiffies - start));
+	ret = gate_flush_queue(gate, timeout);
 	if (ret)
 		gate_unwatch(gate, watcher);
 	else /* its range was not counted before: see gate_drain_uncounted() */

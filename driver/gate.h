@@ -155,7 +155,8 @@ void gate_put(struct gate *gate);
  * gate_watch() - starts to show the writes of a range to a watcher
  * @gate: the gate of the disk
  * @watcher: filled in by the caller; stays valid until gate_unwatch()
- * @deadline: in jiffies; how long to wait for what was submitted before
+ * @timeout: in jiffies; how long those who submit may have to wait, at a time,
+ *	while this waits for what was submitted before
  *
  * When this returns, each write that begins is shown, and on a request-based
  * disk those that had begun earlier are complete, but for what is parked in
@@ -165,7 +166,7 @@ void gate_put(struct gate *gate);
  * Context: may sleep. Return: 0, or -ETIMEDOUT with the watcher removed again.
  */
 int gate_watch(struct gate *gate, struct gate_watcher *watcher,
-	       unsigned long deadline);
+	       unsigned long timeout);
 
 /**
  * gate_unwatch() - ends gate_watch()

@@ -38,11 +38,11 @@ module_param(take_timeout_ms, uint, 0644);
 MODULE_PARM_DESC(take_timeout_ms,
 		 "How long a take may hold writes before it gives up (default: 5000)");
 
-unsigned long instant_deadline(void)
+unsigned long instant_timeout(void)
 {
 	/* What is more is no time for msecs_to_jiffies(), but for ever. */
-	return jiffies + msecs_to_jiffies(min_t(unsigned int, INT_MAX,
-						READ_ONCE(take_timeout_ms)));
+	return msecs_to_jiffies(min_t(unsigned int, INT_MAX,
+				      READ_ONCE(take_timeout_ms)));
 }
 
 /* The change maps are copied, while writes go on */
@@ -159,7 +159,7 @@ static int snapshot_blame_drain(struct snapshot *snapshot, int err)
 
 static int instant_close_gates(struct session *session)
 {
-	unsigned long deadline = instant_deadline();
+	unsigned long deadline = jiffies + instant_timeout();
 	struct snapshot *snapshot, *next;
 	int ret;
 

@@ -5,11 +5,11 @@
 struct session;
 
 /**
- * instant_deadline() - until when writes may be held, if that begins now
+ * instant_timeout() - how long writes may be held
  *
- * Context: any. Return: take_timeout_ms from now, in jiffies.
+ * Context: any. Return: take_timeout_ms, in jiffies.
  */
-unsigned long instant_deadline(void);
+unsigned long instant_timeout(void);
 
 /**
  * instant_take() - gets the origins quiet, and arms the areas at one instant

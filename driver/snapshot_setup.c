@@ -132,11 +132,11 @@ static void snapshot_unwatch(struct snapshot *snapshot)
 	snapshot_close_loop(snapshot);
 }
 
-static int snapshot_attach(struct snapshot *snapshot, unsigned long deadline)
+static int snapshot_attach(struct snapshot *snapshot, unsigned long timeout)
 {
 	int ret;
 
-	snapshot->tracker = tracker_get(snapshot_bdev(snapshot), deadline);
+	snapshot->tracker = tracker_get(snapshot_bdev(snapshot), timeout);
 	ret = PTR_ERR_OR_ZERO(snapshot->tracker);
 	if (ret)
 		error_set(&snapshot->error, snapshot->label, ret,
@@ -177,14 +177,14 @@ void snapshot_teardown(struct snapshot *snapshot)
 	snapshot->tracker = NULL;
 }
 
-int snapshot_setup(struct snapshot *snapshot, unsigned long deadline)
+int snapshot_setup(struct snapshot *snapshot, unsigned long timeout)
 {
 	int ret;
 
 	snapshot->shared_failure = false;
 	snapshot->announced = false;
 	snapshot->consequence = false;
-	ret = snapshot_attach(snapshot, deadline);
+	ret = snapshot_attach(snapshot, timeout);
 	if (ret)
 		goto out;
 	ret = snapshot_prepare_freeze(snapshot);

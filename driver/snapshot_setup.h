@@ -8,8 +8,7 @@ struct snapshot;
  * snapshot_setup() - makes what a snapshot has while it is active
  * @snapshot: its origin and its session's storage are open, its session has a
  *	workqueue; the session's mutex is held
- * @deadline: in jiffies; how long to wait for what was written before it is
- *	tracked
+ * @timeout: in jiffies; see gate_watch()
  *
  * Nothing is armed by that, and the image not added. Context: may sleep.
  *
@@ -17,7 +16,7 @@ struct snapshot;
  * and nothing is left: -ENOMEM, -ETIMEDOUT, -EBUSY when the hook is not to be had,
  * or what the parts say.
  */
-int snapshot_setup(struct snapshot *snapshot, unsigned long deadline);
+int snapshot_setup(struct snapshot *snapshot, unsigned long timeout);
 
 /**
  * snapshot_teardown() - undoes snapshot_setup()

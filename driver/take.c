@@ -204,7 +204,7 @@ static int take_setup_snapshots(struct session *session)
 	if (!session->wq)
 		return take_error(session, -ENOMEM, "no memory for a workqueue");
 	list_for_each_entry(snapshot, &session->snapshots, node) {
-		ret = snapshot_setup(snapshot, instant_deadline());
+		ret = snapshot_setup(snapshot, instant_timeout());
 		if (ret) {
 			take_teardown_snapshots(session, snapshot);
 			return ret;

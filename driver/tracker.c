@@ -372,7 +372,7 @@ static struct tracker *tracker_find(struct block_device *origin,
 }
 
 static struct tracker *tracker_create(struct block_device *origin,
-				      sector_t sectors, unsigned long deadline)
+				      sector_t sectors, unsigned long timeout)
 {
 	struct tracker *tracker;
 	int ret;
@@ -394,7 +394,7 @@ static struct tracker *tracker_create(struct block_device *origin,
 	ret = PTR_ERR_OR_ZERO(tracker->gate);
 	if (ret)
 		goto out;
-	ret = gate_watch(tracker->gate, &tracker->watcher, deadline);
+	ret = gate_watch(tracker->gate, &tracker->watcher, timeout);
 	if (ret)
 		goto out_gate;
 	return tracker;
@@ -413,7 +413,7 @@ static void tracker_list(struct tracker *tracker)
 	spin_unlock(&trackers_lock);
 }
 
-struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
+struct tracker *tracker_get(struct block_device *origin, unsigned long timeout)
 {
 	struct tracker *tracker;
 	sector_t sectors;
@@ -425,7 +425,7 @@ struct tracker *tracker_get(struct block_device *origin, unsigned long deadline)
 		/* It went while it was open. */
 		tracker = ERR_PTR(-ENODEV);
 	} else if (!tracker) {
-		tracker = tracker_create(origin, sectors, deadline);
+		tracker = tracker_create(origin, sectors, timeout);
 		if (!IS_ERR(tracker))
 			tracker_list(tracker);
 	}

@@ -16,13 +16,13 @@ struct tracker;
 /**
  * tracker_get() - the tracker of an origin, made if it has none
  * @origin: a whole disk or a partition; the caller holds it open
- * @deadline: in jiffies, see gate_watch()
+ * @timeout: in jiffies, see gate_watch()
  *
  * From its return on each write to the origin is seen. Context: may sleep.
  * Return: the tracker, or an ERR_PTR: -ENOMEM, -ETIMEDOUT, or what filter_get()
  * says.
  */
-struct tracker *tracker_get(struct block_device *origin, unsigned long deadline);
+struct tracker *tracker_get(struct block_device *origin, unsigned long timeout);
 
 /**
  * tracker_problem() - what a refusal of tracker_get() means

@@ -135,10 +135,9 @@ static int tracking_watch(struct tracking *tracking, struct block_device *bdev)
 
 static int tracking_follow(struct tracking *tracking, struct block_device *bdev)
 {
-	unsigned long deadline = jiffies + msecs_to_jiffies(ATTACH_MS);
 	int ret;
 
-	tracking->tracker = tracker_get(bdev, deadline);
+	tracking->tracker = tracker_get(bdev, msecs_to_jiffies(ATTACH_MS));
 	ret = PTR_ERR_OR_ZERO(tracking->tracker);
 	if (ret)
 		return error_set(&tracking->error, tracking->name, ret,
