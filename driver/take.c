@@ -175,7 +175,7 @@ static int take_open_origins(struct session *session)
 
 /* Step: the difference storage is open: session_storage.c */
 
-/* Step: each snapshot has its tracker, area and image */
+/* Step: each snapshot has its tracker, area and image: snapshot_setup.c */
 
 /* In the end nobody is left who could announce a failure. */
 static void take_teardown_snapshots(struct session *session,

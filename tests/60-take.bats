@@ -441,6 +441,15 @@ raid_make() {
 	settle
 }
 
+# raid_delayed MS: a RAID 1 of two pieces of disk 3, /dev/mapper/member1 and 2, whose writes are delayed.
+raid_delayed() {
+	local n
+	for n in 1 2; do
+		delayed "member$n" "$(disk 3)" 65536 0 "$1" $((n * 65536))
+	done
+	raid_make 1 /dev/mapper/member{1,2}
+}
+
 raid_stop() {
 	local member
 	mdadm --stop /dev/md/test
@@ -452,11 +461,8 @@ raid_stop() {
 
 # They are accounted together, as nobody counts what was written before the disk was followed.
 @test "take: a partition of a RAID 1 is taken while another one is written without end" {
-	local name md
-	for name in 1 2; do
-		delayed "member$name" "$(disk 3)" 65536 0 50 $((name * 65536))
-	done
-	raid_make 1 /dev/mapper/member{1,2}
+	local md
+	raid_delayed 50
 	md=$(readlink -e /dev/md/test)
 	partition "$md" 8M 16M
 	background busy fio --name=busy --filename="$(part "$md" 1)" --rw=randwrite --bs=4k --direct=1 --ioengine=libaio \
@@ -475,12 +481,9 @@ raid_stop() {
 
 # The first write after a while waits in the driver, until the members have noted that they may differ, and is not accounted before.
 @test "take: the first one of a RAID 1, whose driver has a writer wait" {
-	local name md
-	for name in 1 2; do
-		delayed "member$name" "$(disk 3)" 65536 0 2500 $((name * 65536))
-	done
+	local md
 	parameter take_timeout_ms 30000
-	raid_make 1 /dev/mapper/member{1,2}
+	raid_delayed 2500
 	md=$(readlink -e /dev/md/test)
 	stamp fill "$md" --seed 60 --length 64K
 	wait_until 60 eval "[[ \$(<'/sys/block/${md##*/}/md/array_state') == clean ]]"
@@ -507,11 +510,8 @@ member_delays() {
 # What has just been added to the disk as a watcher is not drained while it waits itself for who sleeps in the driver.
 @test "take: a write that a driver has wait, to a part of its disk that begins to be tracked during another part's take (I2)" {
 	local name md dev
-	for name in 1 2; do
-		delayed "member$name" "$(disk 3)" 65536 0 0 $((name * 65536))
-	done
 	parameter take_timeout_ms 60000
-	raid_make 1 /dev/mapper/member{1,2}
+	raid_delayed 0
 	md=$(readlink -e /dev/md/test)
 	partition "$md" 8M 8M
 	dev=$(part "$md" 2)

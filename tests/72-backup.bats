@@ -557,8 +557,6 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
-# --- damage ----------------------------------------------------------------------------------------------------------
-
 @test "backup: of several devices, one that fails does not keep the others; verify goes on after a chain that is in use" {
 	backup_disk
 	origin_of 20480
@@ -590,31 +588,7 @@ teardown() {
 	blksnap release s
 }
 
-@test "backup: nobody reads what it says, or it cannot be written: the backup is made, and all hooks are called" {
-	local hooks=/etc/blksnap/hooks.d seen=$BATS_TEST_TMPDIR/seen
-	defer rm -rf /etc/blksnap
-	backup_disk
-	origin_of 20480
-	mkdir -p "$hooks"
-	# What a hook says before the take has to be read, as it would be by anybody else.
-	# shellcheck disable=SC2016 # for the hook
-	hook 10-first '[ "$1" = pre-take ]'
-	# shellcheck disable=SC2016 # for the hook
-	hook 20_second 'umask >>'"$seen"'; [ "$1" = pre-take ] || echo noise'
-	(
-		umask 022
-		blksnap backup "$backups" --diff "$(disk 2)" "$dev" 2>&1 >/dev/null || echo "$?" >"$BATS_TEST_TMPDIR/code"
-	) | true
-	[[ $(cat "$BATS_TEST_TMPDIR/code") -eq 1 ]]
-	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
-	[[ $(sort -u "$seen") == 0022 ]]
-	[[ -e $chain/00001.json ]]
-	nothing_left
-	blksnap backup "$backups" --no-hooks --diff "$(disk 2)" "$dev" 2>/dev/full
-	blksnap backup "$backups" --no-hooks --diff "$(disk 2)" "$dev" <&- >&- 2>&-
-	[[ -e $chain/00003.json ]]
-	run -0 blksnap verify "$backups"
-}
+# --- damage ----------------------------------------------------------------------------------------------------------
 
 @test "verify: names the file and the block that is damaged, and a restore stops there" {
 	local file=$BATS_TEST_TMPDIR/file
@@ -1135,8 +1109,6 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
-# --- hooks -----------------------------------------------------------------------------------------------------------
-
 @test "merge: at a full what is older is removed, if that is good, and all of it or none" {
 	backup_disk
 	origin_of 20480
@@ -1165,13 +1137,38 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
-@test "hooks: before the take in order, after it in reverse order; also when something fails" {
-	local hooks=/etc/blksnap/hooks.d seen=$BATS_TEST_TMPDIR/seen
-	defer rm -rf /etc/blksnap
+# --- hooks -----------------------------------------------------------------------------------------------------------
+
+@test "backup: nobody reads what it says, or it cannot be written: the backup is made, and all hooks are called" {
+	local hooks seen=$BATS_TEST_TMPDIR/seen
 	backup_disk
 	origin_of 20480
-	mkdir -p "$hooks"
-	defer rm -r "$hooks"
+	hooks_made
+	# What a hook says before the take has to be read, as it would be by anybody else.
+	# shellcheck disable=SC2016 # for the hook
+	hook 10-first '[ "$1" = pre-take ]'
+	# shellcheck disable=SC2016 # for the hook
+	hook 20_second 'umask >>'"$seen"'; [ "$1" = pre-take ] || echo noise'
+	(
+		umask 022
+		blksnap backup "$backups" --diff "$(disk 2)" "$dev" 2>&1 >/dev/null || echo "$?" >"$BATS_TEST_TMPDIR/code"
+	) | true
+	[[ $(cat "$BATS_TEST_TMPDIR/code") -eq 1 ]]
+	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
+	[[ $(sort -u "$seen") == 0022 ]]
+	[[ -e $chain/00001.json ]]
+	nothing_left
+	blksnap backup "$backups" --no-hooks --diff "$(disk 2)" "$dev" 2>/dev/full
+	blksnap backup "$backups" --no-hooks --diff "$(disk 2)" "$dev" <&- >&- 2>&-
+	[[ -e $chain/00003.json ]]
+	run -0 blksnap verify "$backups"
+}
+
+@test "hooks: before the take in order, after it in reverse order; also when something fails" {
+	local hooks seen=$BATS_TEST_TMPDIR/seen
+	backup_disk
+	origin_of 20480
+	hooks_made
 	# shellcheck disable=SC2016 # for the hook
 	hook 10-first 'echo "$BLKSNAP_DEVICES $(ls '"$SESSIONS"') '"$seen"'" >>'"$seen"
 	hook 20_second

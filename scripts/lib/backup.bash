@@ -253,6 +253,7 @@ backup_to_chain() {
 # this one.
 backup_each() {
 	local directory=$1 session=$2 after snapshot status=0
+	command -v setpriv >/dev/null || fail "setpriv is missing (Debian: apt install util-linux)"
 	after=("$program" backup "$directory" --session "$session")
 	inner_options
 	export BLKSNAP_LOCKED=$directory

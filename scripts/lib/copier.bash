@@ -7,7 +7,7 @@ copier='' copier_pid=''
 
 need_backup_tools() {
 	local tool
-	for tool in jq sha256sum flock setpriv; do
+	for tool in jq sha256sum flock; do
 		command -v "$tool" >/dev/null || fail "$tool is missing (Debian: apt install jq coreutils util-linux)"
 	done
 	for copier in "$library/blksnap-copy" "${library%/*/*}/build/blksnap-copy"; do

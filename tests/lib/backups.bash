@@ -253,6 +253,13 @@ end_restore() {
 
 # --- hooks -----------------------------------------------------------------------------------------------------------
 
+# hooks_made: the usual directory of hooks, in $hooks; nothing is in it yet.
+hooks_made() {
+	hooks=/etc/blksnap/hooks.d
+	mkdir -p "$hooks"
+	defer rm -r /etc/blksnap
+}
+
 # hook NAME [COMMAND]: one that notes that it was called, and does that.
 hook() {
 	printf '#!/bin/sh\necho "%s $*" >>"%s"\n%s\n' "$1" "$BATS_TEST_TMPDIR/called" "${2:-}" >"$hooks/$1"
