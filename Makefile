@@ -86,7 +86,7 @@ need-no-dkms:
 		echo "DKMS has installed the module for $(installed_for): make install-tools, or first dkms remove" >&2; exit 1; }
 
 .PHONY: install
-install: need-no-dkms modules install-tools ## install module, udev rules, unit and tool (DESTDIR, PREFIX, UDEVDIR, UNITDIR)
+install: need-no-dkms modules install-tools ## install module, udev rules, unit, tool and its manual page (DESTDIR, PREFIX, UDEVDIR, UNITDIR)
 	$(MAKE) -C "$(KDIR)" M="$(CURDIR)/driver" INSTALL_MOD_DIR=updates \
 		$(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)" DEPMOD=true) modules_install
 	$(if $(DESTDIR),,depmod "$(installed_for)")
@@ -101,10 +101,11 @@ install-tools: tool install-scripts ## install all but the module, where that is
 .PHONY: install-scripts
 install-scripts:
 	install -d "$(DESTDIR)$(UDEVDIR)/rules.d" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/lib/blksnap" \
-		"$(DESTDIR)$(UNITDIR)"
+		"$(DESTDIR)$(PREFIX)/share/man/man8" "$(DESTDIR)$(UNITDIR)"
 	install -m 644 udev-rules/*.rules "$(DESTDIR)$(UDEVDIR)/rules.d/"
 	install -m 755 scripts/blksnap "$(DESTDIR)$(PREFIX)/sbin/blksnap"
 	install -m 644 scripts/lib/*.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/"
+	install -m 644 docs/blksnap.8 "$(DESTDIR)$(PREFIX)/share/man/man8/"
 	sed 's|/usr/local/sbin/|$(PREFIX)/sbin/|' scripts/blksnap.service >"$(DESTDIR)$(UNITDIR)/blksnap.service"
 	chmod 644 "$(DESTDIR)$(UNITDIR)/blksnap.service"
 
@@ -114,7 +115,7 @@ uninstall: ## remove what install put there
 	rm -f $(patsubst udev-rules/%,"$(DESTDIR)$(UDEVDIR)/rules.d/%",$(wildcard udev-rules/*.rules))
 	$(if $(DESTDIR),,-$(systemctl) disable blksnap.service)
 	rm -f "$(DESTDIR)$(UNITDIR)/blksnap.service"
-	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap"
+	rm -f "$(DESTDIR)$(PREFIX)/sbin/blksnap" "$(DESTDIR)$(PREFIX)/share/man/man8/blksnap.8"
 	rm -f "$(DESTDIR)$(PREFIX)/lib/blksnap/"*.bash "$(DESTDIR)$(PREFIX)/lib/blksnap/blksnap-copy"
 	-rmdir "$(DESTDIR)$(PREFIX)/lib/blksnap"
 	$(if $(DESTDIR),,depmod "$(installed_for)")
