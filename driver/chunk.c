@@ -88,22 +88,23 @@ static struct chunk *chunk_alloc_struct(unsigned int nr_pages)
 	return chunk;
 }
 
-static struct memory_user *chunk_charge(struct memory_user *user, size_t bytes,
-					bool urgent)
+/* In @beside, whether it is charged to the reserve. */
+static bool chunk_charge(struct memory_user *user, size_t bytes, bool urgent,
+			 bool *beside)
 {
-	if (memory_charge(bytes))
-		return NULL;
-	if (urgent && memory_charge_reserve(user, bytes))
-		return user;
-	return ERR_PTR(-EAGAIN);
+	*beside = false;
+	if (memory_charge(user, bytes))
+		return true;
+	*beside = urgent && memory_charge_reserve(user, bytes);
+	return *beside;
 }
 
-static void chunk_uncharge(struct memory_user *reserve, size_t bytes)
+static void chunk_uncharge(struct memory_user *user, size_t bytes, bool beside)
 {
-	if (reserve)
-		memory_uncharge_reserve(reserve, bytes);
+	if (beside)
+		memory_uncharge_reserve(user, bytes);
 	else
-		memory_uncharge(bytes);
+		memory_uncharge(user, bytes);
 }
 
 struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
@@ -111,18 +112,19 @@ struct chunk *chunk_alloc(void *owner, struct memory_user *user, bool urgent,
 {
 	unsigned int nr_pages = DIV_ROUND_UP(sectors, PAGE_SECTORS);
 	size_t bytes = (size_t)nr_pages << PAGE_SHIFT;
-	struct memory_user *reserve = chunk_charge(user, bytes, urgent);
 	struct chunk *chunk;
+	bool beside;
 
-	if (IS_ERR(reserve))
-		return ERR_CAST(reserve);
+	if (!chunk_charge(user, bytes, urgent, &beside))
+		return ERR_PTR(-EAGAIN);
 	chunk = chunk_alloc_struct(nr_pages);
 	if (!chunk)
 		goto out_charge;
 	refcount_set(&chunk->refs, 1);
 	chunk->state = CHUNK_LOADING;
 	chunk->owner = owner;
-	chunk->reserve = reserve;
+	chunk->user = user;
+	chunk->beside = beside;
 	chunk->copied = false;
 	chunk->start = start;
 	chunk->sectors = sectors;
@@ -144,7 +146,7 @@ out_pages:
 	chunk_free_pages(chunk);
 	chunk_free_struct(chunk);
 out_charge:
-	chunk_uncharge(reserve, bytes);
+	chunk_uncharge(user, bytes, beside);
 	return ERR_PTR(-ENOMEM);
 }
 
@@ -165,7 +167,7 @@ void chunk_drop_pages(struct chunk *chunk)
 	if (!bytes)
 		return;
 	chunk_free_pages(chunk);
-	chunk_uncharge(chunk->reserve, bytes);
+	chunk_uncharge(chunk->user, bytes, chunk->beside);
 }
 
 void chunk_put(struct chunk *chunk)

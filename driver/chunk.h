@@ -30,7 +30,8 @@ enum chunk_state { CHUNK_LOADING, CHUNK_READY, CHUNK_FAILED };
  * @refs: the map's, and one of each user at work on it
  * @state: changed once, by chunk_set_state()
  * @owner: whose it is; set once
- * @reserve: whose reserve it is charged to; NULL: to the budget; set once
+ * @user: whom it is charged to; set once
+ * @beside: to the reserve of @user, not to the budget; set once
  * @first: first granule; set once
  * @last: last granule; set once
  * @start: first sector of the origin; set once
@@ -55,11 +56,12 @@ struct chunk {
 	refcount_t refs;
 	enum chunk_state state;
 	void *owner;
-	struct memory_user *reserve;
+	struct memory_user *user;
 	unsigned long first;
 	unsigned long last;
 	sector_t start;
 	unsigned int sectors;
+	bool beside;
 	bool copied;
 	bool reserved;
 	u64 born;

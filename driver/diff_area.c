@@ -246,13 +246,14 @@ static void diff_area_store_fail(struct diff_area *area, int err)
 }
 
 /*
- * What became ready while a batch was stored waits for the next large one, if
- * nobody needs it stored now.
+ * A batch that was begun is stored. What became ready meanwhile waits for the
+ * next large one, if nobody needs it stored now.
  */
 static bool diff_area_wants_store(struct diff_area *area)
 {
 	return READ_ONCE(area->state) == DIFF_AREA_ACTIVE &&
-	       (memory_is_short() || starved_any(&area->starved) ||
+	       (!list_empty(&area->placed) || memory_is_short() ||
+		starved_any(&area->starved) ||
 		atomic_read(&area->settling));
 }
 
@@ -261,7 +262,7 @@ static void diff_area_store(struct diff_area *area)
 	int ret = 1;
 
 	while (ret > 0 && diff_area_wants_store(area)) {
-		ret = diff_store_ready(area);
+		ret = diff_store_piece(area);
 		if (ret > 0)
 			diff_area_note_change(area);
 	}
@@ -281,15 +282,13 @@ static void diff_area_store_work(struct work_struct *work)
 	diff_area_unuse(area);
 }
 
-/* A store may hang for as long as the storage does; the others need the memory. */
+/*
+ * A store may hang for as long as the storage does, and who uses the area, too,
+ * while diff_area_stop() waits for them; the others need the memory.
+ */
 static void diff_area_purge_work(struct work_struct *work)
 {
-	struct diff_area *area = container_of(work, struct diff_area, purge_work);
-
-	if (!diff_area_tryuse(area))
-		return;
-	diff_store_purge(area);
-	diff_area_unuse(area);
+	diff_store_purge(container_of(work, struct diff_area, purge_work));
 }
 
 /* The budget */
@@ -341,6 +340,7 @@ struct diff_area *diff_area_create(const struct diff_area_config *config)
 	error_init(&area->error);
 	spin_lock_init(&area->lock);
 	INIT_LIST_HEAD(&area->ready);
+	INIT_LIST_HEAD(&area->placed);
 	starved_init(&area->starved);
 	INIT_WORK(&area->store_work, diff_area_store_work);
 	INIT_WORK(&area->purge_work, diff_area_purge_work);
@@ -377,13 +377,14 @@ void diff_area_retire(struct diff_area *area)
 		return;
 	starved_resume_all(&area->starved);
 	diff_area_note_change(area);
+	diff_area_store_soon(area);
 }
 
 /*
  * The end comes in this order. The state has been left: images answer EIO, and
  * writes need nothing from us any more. Now there is no new user; loads, stores
- * and image reads that are under way end, each with its reference. Only then are
- * the map and its chunks touched.
+ * and image reads that are under way end, each with its reference. Until then no
+ * more is done than to give up what is not stored; after it the map goes.
  */
 void diff_area_stop(struct diff_area *area)
 {

@@ -121,9 +121,10 @@ struct diff_stats {
  * @error: why
  * @explained: @error has the reason; set once, with release semantics
  * @map: which granules are preserved, and where
- * @lock: taken from completions; protects @ready and the chunks' lists and
- *	states
+ * @lock: taken from completions; protects @ready, @placed and the chunks' lists
+ *	and states
  * @ready: chunks that wait to be stored
+ * @placed: those of them that have a place already, in that order
  * @starved: origin_writes that wait for memory, with a lock of its own
  * @store_work: stores what is ready
  * @purge_work: gives it up, when @state has been left: @store_work may hang then
@@ -150,8 +151,9 @@ struct diff_area {
 	struct error_text error;
 	bool explained;
 	struct diff_map map;
-	spinlock_t lock;	/* protects the next one, and the chunks */
+	spinlock_t lock;	/* protects the next two, and the chunks */
 	struct list_head ready;
+	struct list_head placed;
 	struct starved starved;
 	struct work_struct store_work;
 	struct work_struct purge_work;

@@ -346,8 +346,9 @@ int diff_storage_alloc(struct diff_storage *storage, sector_t sectors,
 		ret = storage_try(storage, sectors, pos, waited, &round);
 		if (ret != -EAGAIN)
 			return ret;
-		wait_event(storage->grown, storage_has_ended(storage, round) ||
-			   READ_ONCE(*needless));
+		wait_event_idle(storage->grown,
+				storage_has_ended(storage, round) ||
+					READ_ONCE(*needless));
 		if (READ_ONCE(*needless))
 			return -ECANCELED;
 		waited = true;

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Ready chunks go to the difference storage, in batches: sorted by their place
- * on the origin, in one sequential piece. So random writes become sequential
+ * on the origin, in one sequential range. So random writes become sequential
  * ones, and what lies together on the origin lies together in the storage, which
  * is what sequential reads of the image need.
+ *
+ * A batch is written in pieces, and the memory of each is free when that is
+ * written: whoever waits for memory waits for a piece, however large the batch.
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
 #include <linux/completion.h>
 #include <linux/ktime.h>
 #include <linux/list_sort.h>
+#include <linux/sizes.h>
 
 #include "chunk.h"
 #include "diff_area.h"
@@ -18,6 +22,9 @@
 #include "diff_store.h"
 #include "trace.h"
 
+#define PIECE_SECTORS (SZ_8M >> SECTOR_SHIFT)
+
+/* A batch that is given its place, then a piece of it that is written. */
 struct store {
 	struct diff_area *area;
 	struct list_head chunks;	/* by origin position */
@@ -42,32 +49,49 @@ static sector_t chunk_stored_sectors(const struct chunk *chunk)
 	return (sector_t)chunk->nr_pages << (PAGE_SHIFT - SECTOR_SHIFT);
 }
 
-static void diff_store_take(struct diff_area *area,
-				 struct list_head *chunks)
+static void store_init(struct store *store, struct diff_area *area)
 {
-	spin_lock_irq(&area->lock);
-	list_splice_init(&area->ready, chunks);
-	spin_unlock_irq(&area->lock);
-}
-
-static bool store_begin(struct store *store, struct diff_area *area)
-{
-	struct chunk *chunk;
-
 	memset(store, 0, sizeof(*store));
 	store->area = area;
 	INIT_LIST_HEAD(&store->chunks);
 	atomic_set(&store->pending, 1);
 	init_completion(&store->done);
+}
 
-	diff_store_take(area, &store->chunks);
+/* All that is ready. */
+static bool store_take_ready(struct store *store)
+{
+	struct diff_area *area = store->area;
+	struct chunk *chunk;
+
+	spin_lock_irq(&area->lock);
+	list_splice_init(&area->ready, &store->chunks);
+	spin_unlock_irq(&area->lock);
 	list_sort(NULL, &store->chunks, chunk_by_position);
 	list_for_each_entry(chunk, &store->chunks, node)
 		store->sectors += chunk_stored_sectors(chunk);
 	return store->sectors;
 }
 
-/* Only the first so many sectors have a place: the others are stored later. */
+/* The next piece of what has its place. */
+static bool store_take_piece(struct store *store)
+{
+	struct diff_area *area = store->area;
+	struct chunk *chunk, *next;
+
+	store->sectors = 0;
+	spin_lock_irq(&area->lock);
+	list_for_each_entry_safe(chunk, next, &area->placed, node) {
+		list_move_tail(&chunk->node, &store->chunks);
+		store->sectors += chunk_stored_sectors(chunk);
+		if (store->sectors >= PIECE_SECTORS)
+			break;
+	}
+	spin_unlock_irq(&area->lock);
+	return store->sectors;
+}
+
+/* Only the first so many sectors have a place: the others are of a later batch. */
 static void store_cut(struct store *store, sector_t sectors)
 {
 	struct diff_area *area = store->area;
@@ -87,7 +111,7 @@ static void store_cut(struct store *store, sector_t sectors)
 }
 
 /*
- * In one piece, so that what lies together on the origin does in the diff. If
+ * In one range, so that what lies together on the origin does in the diff. If
  * there is no room for all of it, the storage is asked for more, and a part of
  * it is stored meanwhile; only if there is no room at all this waits, as long as
  * the area is active.
@@ -122,6 +146,23 @@ static int store_place(struct store *store)
 	if (ret == -EAGAIN)
 		store_cut(store, sectors);
 	return sectors ? 0 : ret;
+}
+
+/* Returns false if nothing is ready, and an error in @err if it has no place. */
+static bool store_begin_batch(struct store *store, int *err)
+{
+	struct diff_area *area = store->area;
+
+	if (!store_take_ready(store))
+		return false;
+	*err = store_place(store);
+	if (*err)
+		return true;
+	spin_lock_irq(&area->lock);
+	list_splice_tail_init(&store->chunks, &area->placed);
+	spin_unlock_irq(&area->lock);
+	/* Unless the area has failed, and it is given up already. */
+	return store_take_piece(store);
 }
 
 static void store_put(struct store *store)
@@ -222,7 +263,7 @@ static void store_finish(struct store *store)
 	}
 }
 
-/* The batch is as it was before; its space is lost. */
+/* The chunks are as they were before; their space is lost. */
 static void store_undo(struct store *store)
 {
 	struct diff_area *area = store->area;
@@ -241,14 +282,14 @@ static void store_trace(const struct store *store, int err)
 			    store->sectors, store->us, err);
 }
 
-int diff_store_ready(struct diff_area *area)
+int diff_store_piece(struct diff_area *area)
 {
 	struct store store;
-	int err;
+	int err = 0;
 
-	if (!store_begin(&store, area))
+	store_init(&store, area);
+	if (!store_take_piece(&store) && !store_begin_batch(&store, &err))
 		return 0;
-	err = store_place(&store);
 	if (!err) {
 		store_write(&store);
 		err = store.err;
@@ -267,7 +308,10 @@ void diff_store_purge(struct diff_area *area)
 	struct chunk *chunk, *next;
 	LIST_HEAD(chunks);
 
-	diff_store_take(area, &chunks);
+	spin_lock_irq(&area->lock);
+	list_splice_init(&area->placed, &chunks);
+	list_splice_init(&area->ready, &chunks);
+	spin_unlock_irq(&area->lock);
 	list_for_each_entry_safe(chunk, next, &chunks, node) {
 		list_del_init(&chunk->node);
 		diff_map_set_lost(&area->map, chunk);

@@ -23,7 +23,8 @@
 #define MEMORY_LIMIT_MIN (4UL * SZ_1M)
 #define MEMORY_LIMIT_MAX_DEFAULT (256UL * SZ_1M)
 #define MEMORY_RESERVE SZ_1M
-#define MEMORY_SHARE_DEFAULT 64	/* of all memory, one part in this many */
+#define MEMORY_SHARE_MAX SZ_1M	/* of each user, whatever the others hold */
+#define MEMORY_DEFAULT_PART 64	/* of all memory, one part in this many */
 
 /* What the kernel is not asked to wait for, and how long it is short of memory. */
 #define MEMORY_KEPT (2L * SZ_1M)
@@ -39,11 +40,12 @@ static atomic_long_t memory_charged;
 static atomic_long_t memory_relief_count;
 static bool memory_refused;	/* somebody, who was not told a relief since */
 static LIST_HEAD(memory_users);		/* protected by memory_lock */
+static unsigned int memory_nr_users;	/* changed under memory_lock */
 static DEFINE_SPINLOCK(memory_lock);
 
 static unsigned long memory_default(void)
 {
-	unsigned long share = totalram_pages() / MEMORY_SHARE_DEFAULT * PAGE_SIZE;
+	unsigned long share = totalram_pages() / MEMORY_DEFAULT_PART * PAGE_SIZE;
 
 	return clamp(share, MEMORY_LIMIT_MIN, MEMORY_LIMIT_MAX_DEFAULT);
 }
@@ -59,6 +61,7 @@ void memory_register(struct memory_user *user)
 
 	spin_lock_irqsave(&memory_lock, flags);
 	list_add_tail(&user->node, &memory_users);
+	WRITE_ONCE(memory_nr_users, memory_nr_users + 1);
 	spin_unlock_irqrestore(&memory_lock, flags);
 }
 
@@ -68,6 +71,7 @@ void memory_unregister(struct memory_user *user)
 
 	spin_lock_irqsave(&memory_lock, flags);
 	list_del(&user->node);
+	WRITE_ONCE(memory_nr_users, memory_nr_users - 1);
 	spin_unlock_irqrestore(&memory_lock, flags);
 }
 
@@ -202,41 +206,72 @@ static bool memory_try(atomic_long_t *sum, long bytes, long limit)
 }
 
 /* Who is refused says so, and looks again: pairs with memory_give_back(). */
-static bool memory_take(atomic_long_t *sum, long bytes, long limit)
+static void memory_refuse(void)
 {
-	if (memory_try(sum, bytes, limit))
-		return true;
 	WRITE_ONCE(memory_refused, true);
 	smp_mb(); /* see above */
-	return memory_try(sum, bytes, limit);
 }
 
 static void memory_give_back(atomic_long_t *sum, long bytes)
 {
 	atomic_long_sub(bytes, sum);
-	smp_mb__after_atomic(); /* pairs with memory_take() */
+	smp_mb__after_atomic(); /* pairs with memory_refuse() */
 	if (READ_ONCE(memory_refused))
 		memory_tell_relief();
 }
 
-bool memory_charge(size_t bytes)
+/*
+ * From what all can have, or from the user's own share. Those who go beyond what
+ * all can have are fewer than there are shares kept from it: so all together stay
+ * within the limit.
+ */
+static bool memory_try_charge(struct memory_user *user, long bytes)
 {
-	bool taken = memory_take(&memory_charged, bytes, memory_bound());
+	long bound = memory_bound();
+	long users = max(READ_ONCE(memory_nr_users), 1U);
+	long share = min_t(long, MEMORY_SHARE_MAX, bound / 2 / users);
 
+	if (memory_try(&memory_charged, bytes, bound - share * (users - 1))) {
+		atomic_long_add(bytes, &user->held);
+		return true;
+	}
+	if (!memory_try(&user->held, bytes, share))
+		return false;
+	atomic_long_add(bytes, &memory_charged);
+	return true;
+}
+
+bool memory_charge(struct memory_user *user, size_t bytes)
+{
+	bool taken = memory_try_charge(user, bytes);
+
+	if (!taken) {
+		memory_refuse();
+		taken = memory_try_charge(user, bytes);
+	}
 	if (!taken || memory_is_short())
 		memory_tell_store();
 	return taken;
 }
 
-void memory_uncharge(size_t bytes)
+void memory_uncharge(struct memory_user *user, size_t bytes)
 {
+	atomic_long_sub(bytes, &user->held);
 	memory_give_back(&memory_charged, bytes);
 }
 
-/* One buffer is granted in any case. */
+static bool memory_try_reserve(struct memory_user *user, long bytes)
+{
+	/* One buffer is granted in any case. */
+	return memory_try(&user->reserve, bytes, max_t(long, bytes, MEMORY_RESERVE));
+}
+
 bool memory_charge_reserve(struct memory_user *user, size_t bytes)
 {
-	return memory_take(&user->reserve, bytes, max_t(long, bytes, MEMORY_RESERVE));
+	if (memory_try_reserve(user, bytes))
+		return true;
+	memory_refuse();
+	return memory_try_reserve(user, bytes);
 }
 
 void memory_uncharge_reserve(struct memory_user *user, size_t bytes)

@@ -24,11 +24,13 @@ struct memory_user_ops {
  * struct memory_user - embedded in whoever holds preserved data in memory
  * @node: protected by the lock of memory.c
  * @ops: set once
+ * @held: bytes that it has of the budget
  * @reserve: bytes that it has from its reserve, beyond the budget
  */
 struct memory_user {
 	struct list_head node;
 	const struct memory_user_ops *ops;
+	atomic_long_t held;
 	atomic_long_t reserve;
 };
 
@@ -60,20 +62,24 @@ void memory_unregister(struct memory_user *user);
 
 /**
  * memory_charge() - takes bytes from the budget of all sessions
+ * @user: is registered
  * @bytes: how many
  *
- * Asks the users to write back once half of the limit is used.
- * Context: any. Return: true, or false and nothing taken.
+ * A share of 1 MiB is left for each of the other users, or less where that would
+ * be more than half of the budget together: whatever one of them holds, because
+ * its storage is slow, the others get on. Asks the users to write back once half
+ * of the limit is used. Context: any. Return: true, or false and nothing taken.
  */
-bool memory_charge(size_t bytes);
+bool memory_charge(struct memory_user *user, size_t bytes);
 
 /**
  * memory_uncharge() - gives bytes back
+ * @user: who has them
  * @bytes: how many
  *
  * If a charge was refused since the last time, it tells the users. Context: any.
  */
-void memory_uncharge(size_t bytes);
+void memory_uncharge(struct memory_user *user, size_t bytes);
 
 /**
  * memory_charge_reserve() - takes bytes that a user has beside the budget

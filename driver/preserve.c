@@ -547,8 +547,8 @@ int preserve_settle(struct diff_area *area, sector_t first, sector_t last)
 			break;
 		ret = preserve_push(area, from, to);
 		if (!ret)
-			wait_event(area->changed,
-				   atomic_read(&area->changes) != changes);
+			wait_event_idle(area->changed,
+					atomic_read(&area->changes) != changes);
 	}
 	atomic_dec(&area->settling);
 	return ret;

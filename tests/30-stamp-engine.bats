@@ -1177,6 +1177,81 @@ nothing_is_written_back() {
 	session_destroy s
 }
 
+# slow_disk MIB MILLISECONDS: $SCSI takes so long for each 128 KiB, one after the other.
+slow_disk() {
+	scsi_debug_make dev_size_mb="$1" max_queue=1
+	echo 128 >"/sys/block/${SCSI##*/}/queue/max_sectors_kb"
+	echo $(($2 * 1000000)) >/sys/bus/pseudo/drivers/scsi_debug/ndelay
+}
+
+@test "engine: I1: a slow difference storage: memory comes back with each piece of a large batch" {
+	skip_unless_diff device 'it needs a device that is slow'
+	echo 96M >"$MEMORY_LIMIT"
+	echo 2000 >/sys/module/blksnap/parameters/hold_limit_ms
+	# Half of what memory there is takes twelve seconds: twice as long as anybody may wait.
+	slow_disk 160 31
+	filled "$(disk 1)" --length 128M
+	session_of "$SCSI" "$(disk 1)"
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=120 oflag=direct conv=notrunc status=none
+	state_is s active || fail "$(session_get s s1/error)"
+	image_is "$(image_of s s1)" --length 8M
+	session_destroy s
+}
+
+@test "engine: I1 I4: a session whose difference storage is slow, with all memory: another one has its share" {
+	local writer
+	skip_unless_diff device 'it needs a device that is slow'
+	echo 16M >"$MEMORY_LIMIT"
+	echo 1000 >/sys/module/blksnap/parameters/hold_limit_ms
+	slow_disk 96 62
+	session_of "$SCSI" "$(disk 1)"
+	session_make other "$(disk 2)" "$(disk 4)"
+	session_take other
+	written_back "$(disk 1)" 32 3>&- &
+	writer=$!
+	defer end_background "$writer"
+	wait_until 20 holds_memory s $((12 << 20))
+	dd if=/dev/zero of="$(disk 4)" bs=256K count=64 oflag=direct conv=notrunc status=none
+	state_is other active || fail "$(session_get other s1/error)"
+	[[ $(stat_of "$(image_of other s1)" chunks_preserved) -eq 4096 ]]
+	holds_memory s $((8 << 20)) || fail 'the slow one did not write any more'
+	wait "$writer"
+	wait_until 60 nothing_is_written_back
+	session_destroy s
+	session_destroy other
+}
+
+# holds_memory SESSION BYTES: its first image has so much in memory, or more.
+holds_memory() {
+	[[ $(stat_of "$(image_of "$1" s1)" memory_bytes) -ge $2 ]]
+}
+
+@test "engine: I1: a session that is released while its difference storage hangs gives its memory back" {
+	local image release
+	skip_unless_diff device 'it needs a device that hangs'
+	echo 64M >"$MEMORY_LIMIT"
+	dm_linear store "$(disk 2)" 131072
+	session_of /dev/mapper/store "$(disk 1)"
+	session_make other "$(disk 5)" "$(disk 4)"
+	session_take other
+	image=$(image_of s s1)
+	dmsetup suspend --nolockfs --noflush store
+	defer dmsetup resume store
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=56 oflag=direct conv=notrunc status=none
+	echo 0 >"$SESSIONS/s/active" 3>&- &
+	release=$!
+	wait_until 10 eval "! dd if=$image of=/dev/null bs=4K count=1 iflag=direct status=none 2>/dev/null"
+	sleep 1
+	kill -0 "$release" || fail 'nothing hangs'
+	# With what the other one had it would begin to store now.
+	dd if=/dev/zero of="$(disk 4)" bs=1M count=16 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$(image_of other s1)" memory_bytes) -eq $((16 << 20)) ]]
+	dmsetup resume store
+	wait "$release"
+	session_destroy s
+	session_destroy other
+}
+
 @test "engine: I1: where memory is short, a write that somebody waits for goes before what is written back" {
 	local writer after
 	skip_unless_diff device 'it needs a device that hangs'
