@@ -83,7 +83,10 @@ static void filter_remove(void)
 	 * the callback (rude RCU-tasks) nor in a function that the callback has
 	 * sent it to and that does not sleep (RCU-tasks): filter_taken().
 	 */
-	unregister_ftrace_function(&filter_ops);
+	if (!WARN_ON_ONCE(unregister_ftrace_function(&filter_ops)))
+		return;
+	/* ftrace has switched itself off, and leaves everything as it is. */
+	__module_get(THIS_MODULE);
 }
 
 int filter_get(void)

@@ -661,6 +661,7 @@ static int __gate_flush_queue(struct gate *gate, unsigned long timeout,
  */
 static int gate_flush_queue(struct gate *gate, unsigned long timeout)
 {
+	unsigned long deadline = jiffies + timeout;
 	bool alone, alone_before;
 	int ret;
 
@@ -671,6 +672,8 @@ static int gate_flush_queue(struct gate *gate, unsigned long timeout)
 		ret = __gate_flush_queue(gate, timeout, &alone);
 		if (alone && alone_before)
 			break;
+		if (!ret && time_after(jiffies, deadline))
+			ret = -ETIMEDOUT;
 	}
 	return ret;
 }

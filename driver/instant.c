@@ -81,8 +81,8 @@ static void instant_thaw_all(struct session *session)
 	instant_thaw(session, list_entry(&session->snapshots, struct snapshot, node));
 }
 
-/* @start: when the first one began to be frozen, if this returns 0 */
-static int instant_freeze(struct session *session, u64 *start)
+/* Nothing is frozen yet: what makes the time short in which something is. */
+static int instant_prepare(struct session *session)
 {
 	struct snapshot *snapshot;
 	int ret;
@@ -96,7 +96,14 @@ static int instant_freeze(struct session *session, u64 *start)
 	list_for_each_entry(snapshot, &session->snapshots, node)
 		origin_sync(&snapshot->origin);
 	instant_copy_maps(session);
-	*start = ktime_get_ns();
+	return 0;
+}
+
+static int instant_freeze(struct session *session)
+{
+	struct snapshot *snapshot;
+	int ret;
+
 	list_for_each_entry(snapshot, &session->snapshots, node) {
 		ret = origin_freeze(&snapshot->origin, &snapshot->error,
 				    snapshot->label);
@@ -236,14 +243,21 @@ int instant_take(struct session *session)
 	u64 start;
 	int ret;
 
-	ret = instant_freeze(session, &start);
+	ret = instant_prepare(session);
 	if (ret)
 		return ret;
-	/* Memory must not be reclaimed by writes that are held here. */
+	/*
+	 * Memory must not be reclaimed by writes that are held here, nor through
+	 * a file system that is frozen.
+	 */
 	noio = memalloc_noio_save();
-	ret = instant_hold(session);
+	start = ktime_get_ns();
+	ret = instant_freeze(session);
+	if (!ret) {
+		ret = instant_hold(session);
+		instant_thaw_all(session);
+		session->frozen_us = (ktime_get_ns() - start) / NSEC_PER_USEC;
+	}
 	memalloc_noio_restore(noio);
-	instant_thaw_all(session);
-	session->frozen_us = (ktime_get_ns() - start) / NSEC_PER_USEC;
 	return ret;
 }

@@ -12,6 +12,12 @@
 #include "image.h"
 #include "memory.h"
 
+#if PAGE_SHIFT != 12
+#error "pages of more than 4 KiB are not supported: a granule is a page at least"
+#endif
+#ifndef CONFIG_TASKS_RCU
+#error "a kernel without RCU-tasks is not supported: who is about to enter a queue cannot be waited for"
+#endif
 #ifdef CONFIG_PREEMPT_RT
 #error "PREEMPT_RT is not supported: writes complete where such a kernel may not sleep"
 #endif

@@ -203,6 +203,24 @@ taken_busy() {
 	umount /mnt/test-fs
 }
 
+# The device is the file system's, but not the one that it is mounted from: what is cached of it nobody looks at before.
+@test "file system: a take that its journal's device fails, as it cannot be written back, leaves it thawed" {
+	dm_linear journal "$(disk 3)" 131072
+	mke2fs -q -O journal_dev -b 4096 /dev/mapper/journal
+	mkfs.ext4 -q -b 4096 -J device=/dev/mapper/journal "$(disk 5)"
+	mount_test "$(disk 5)" fs
+	echo before >/mnt/test-fs/file
+	sync -f /mnt/test-fs
+	session_make s "$(disk 2)" /dev/mapper/journal
+	printf '%s\n' "0 98304 linear $(disk 3) 0" '98304 32768 error' | dm_switch journal
+	dd if=/dev/zero of=/dev/mapper/journal bs=4096 seek=16000 count=1 conv=notrunc status=none
+	put "$SESSIONS/s/active" 1 || [[ $(session_get s error) == 'EIO: '* ]]
+	timeout 20 sh -c 'echo goes >/mnt/test-fs/on && sync -f /mnt/test-fs'
+	[[ $(session_get s active) == 0 ]] || session_release s
+	umount /mnt/test-fs
+	session_destroy s
+}
+
 # btrfs_taken: a session "s" of a btrfs on disk 5 that was written to just before.
 btrfs_taken() {
 	mkfs.btrfs -q "$(disk 5)"

@@ -530,8 +530,8 @@ member_delays() {
 	# Its sync waits, when its snapshots have been set up.
 	echo new >"$DIR/file"
 	dmsetup suspend --nolockfs --noflush hangs
-	defer eval "dmsetup resume hangs 2>/dev/null || true"
 	background take put "$SESSIONS/s/active" 1
+	defer eval "dmsetup resume hangs 2>/dev/null || true" # before its end is waited for
 	wait_until 10 grep -q origin_sync "/proc/${BACKGROUND[take]}/stack"
 	background writer stamp fill "$dev" --seed 60 --length 4K --seq 2
 	wait_until 5 hangs "${BACKGROUND[writer]}"

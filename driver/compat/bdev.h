@@ -74,9 +74,13 @@ static inline void compat_bdev_close(struct compat_bdev *handle)
 
 #ifdef HAVE_BDEV_FREEZE
 
+/*
+ * What cannot be written back is to make this fail before there is anything to
+ * thaw: bdev_freeze() looks at that last, and then leaves the file system frozen.
+ */
 static inline int compat_bdev_freeze(struct block_device *bdev)
 {
-	return bdev_freeze(bdev);
+	return sync_blockdev(bdev) ?: bdev_freeze(bdev);
 }
 
 static inline int compat_bdev_thaw(struct block_device *bdev)

@@ -43,13 +43,15 @@ static inline struct gendisk *compat_alloc_disk(unsigned int logical,
 /*
  * Does the driver of a bio-based disk account what it does only while queue/iostats
  * is 1? Others have their own ways: most do not ask, some do not account at all.
- * Device-mapper asks on kernels that have this flag among a disk's limits (6.11,
- * "block: move the io_stat flag setting to queue_limits").
+ * On kernels that have this flag among a disk's limits (6.11, "block: move the
+ * io_stat flag setting to queue_limits") device-mapper asks, and so does NVMe with
+ * several paths, which does not account before 6.4.
  */
 static inline bool compat_accounts_if_told(const struct gendisk *disk)
 {
 #ifdef HAVE_ALLOC_DISK_LIMITS
-	if (strstarts(disk->disk_name, "dm-"))
+	if (strstarts(disk->disk_name, "dm-") ||
+	    strstarts(disk->disk_name, "nvme"))
 		return true;
 #endif
 	return strstarts(disk->disk_name, "md");
