@@ -246,14 +246,13 @@ static void diff_area_store_fail(struct diff_area *area, int err)
 }
 
 /*
- * A batch that was begun is stored. What became ready meanwhile waits for the
- * next large one, if nobody needs it stored now.
+ * What became ready while a batch was stored waits for the next large one, if
+ * nobody needs it stored now.
  */
 static bool diff_area_wants_store(struct diff_area *area)
 {
 	return READ_ONCE(area->state) == DIFF_AREA_ACTIVE &&
-	       (!list_empty(&area->placed) || memory_is_short() ||
-		starved_any(&area->starved) ||
+	       (memory_is_short() || starved_any(&area->starved) ||
 		atomic_read(&area->settling));
 }
 
@@ -262,7 +261,7 @@ static void diff_area_store(struct diff_area *area)
 	int ret = 1;
 
 	while (ret > 0 && diff_area_wants_store(area)) {
-		ret = diff_store_piece(area);
+		ret = diff_store_ready(area);
 		if (ret > 0)
 			diff_area_note_change(area);
 	}

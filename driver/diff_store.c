@@ -5,8 +5,9 @@
  * ones, and what lies together on the origin lies together in the storage, which
  * is what sequential reads of the image need.
  *
- * A batch is written in pieces, and the memory of each is free when that is
- * written: whoever waits for memory waits for a piece, however large the batch.
+ * A batch is written in pieces, two at a time, and the memory of each is free
+ * when that is written: whoever waits for memory waits for a piece, however large
+ * the batch.
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
@@ -30,8 +31,8 @@ struct store {
 	struct list_head chunks;	/* by origin position */
 	sector_t sectors;		/* of them, in units of the storage */
 	atomic_t pending;		/* bios in flight, and the builder */
-	int err;			/* of any bio */
-	u64 us;				/* that writing has taken */
+	int err;			/* of any bio, or of the place */
+	u64 start_ns;			/* of writing */
 	struct completion done;
 };
 
@@ -148,23 +149,6 @@ static int store_place(struct store *store)
 	return sectors ? 0 : ret;
 }
 
-/* Returns false if nothing is ready, and an error in @err if it has no place. */
-static bool store_begin_batch(struct store *store, int *err)
-{
-	struct diff_area *area = store->area;
-
-	if (!store_take_ready(store))
-		return false;
-	*err = store_place(store);
-	if (*err)
-		return true;
-	spin_lock_irq(&area->lock);
-	list_splice_tail_init(&store->chunks, &area->placed);
-	spin_unlock_irq(&area->lock);
-	/* Unless the area has failed, and it is given up already. */
-	return store_take_piece(store);
-}
-
 static void store_put(struct store *store)
 {
 	if (atomic_dec_and_test(&store->pending))
@@ -210,7 +194,7 @@ static void store_add_chunk(struct diff_io *io, const struct chunk *chunk)
 	}
 }
 
-static void store_write(struct store *store)
+static void store_submit(struct store *store)
 {
 	struct diff_storage *storage = store->area->config.storage;
 	struct diff_io io = {
@@ -222,15 +206,13 @@ static void store_write(struct store *store)
 		.end_io = store_endio,
 		.private = store,
 	};
-	u64 start = ktime_get_ns();
 	struct chunk *chunk;
 
+	store->start_ns = ktime_get_ns();
 	list_for_each_entry(chunk, &store->chunks, node)
 		store_add_chunk(&io, chunk);
 	diff_io_submit(&io);
 	store_put(store);
-	wait_for_completion_io(&store->done);
-	store->us = (ktime_get_ns() - start) / NSEC_PER_USEC;
 }
 
 static void diff_store_uncount_memory(struct diff_area *area,
@@ -273,34 +255,72 @@ static void store_undo(struct store *store)
 	spin_unlock_irq(&area->lock);
 }
 
-static void store_trace(const struct store *store, int err)
+static void store_trace(const struct store *store)
 {
 	const struct chunk *first = list_first_entry(&store->chunks,
 						     struct chunk, node);
+	u64 ns = store->start_ns ? ktime_get_ns() - store->start_ns : 0;
 
 	trace_blksnap_store(store->area->config.origin->bd_dev, first->start,
-			    store->sectors, store->us, err);
+			    store->sectors, ns / NSEC_PER_USEC, store->err);
 }
 
-int diff_store_piece(struct diff_area *area)
+/* Everything that is ready gets its place. Returns 1, 0 or an errno. */
+static int store_place_ready(struct diff_area *area)
 {
 	struct store store;
-	int err = 0;
 
 	store_init(&store, area);
-	if (!store_take_piece(&store) && !store_begin_batch(&store, &err))
+	if (!store_take_ready(&store))
 		return 0;
-	if (!err) {
-		store_write(&store);
-		err = store.err;
-	}
-	store_trace(&store, err);
-	if (err) {
+	store.err = store_place(&store);
+	if (store.err) {
+		store_trace(&store);
 		store_undo(&store);
-		return err;
+		return store.err;
 	}
-	store_finish(&store);
+	spin_lock_irq(&area->lock);
+	list_splice_tail(&store.chunks, &area->placed);
+	spin_unlock_irq(&area->lock);
 	return 1;
+}
+
+/* The next piece. If the area is not active any more, it has been given up. */
+static bool store_begin(struct store *store, struct diff_area *area)
+{
+	store_init(store, area);
+	if (!store_take_piece(store))
+		return false;
+	store_submit(store);
+	return true;
+}
+
+static int store_end(struct store *store)
+{
+	wait_for_completion_io(&store->done);
+	store_trace(store);
+	if (store->err)
+		store_undo(store);
+	else
+		store_finish(store);
+	return store->err;
+}
+
+int diff_store_ready(struct diff_area *area)
+{
+	struct store stores[2];
+	int ret, err = 0, i = 0;
+	bool more;
+
+	ret = store_place_ready(area);
+	if (ret <= 0)
+		return ret;
+	for (more = store_begin(&stores[i], area); more; i = !i) {
+		more = !err && store_begin(&stores[!i], area);
+		ret = store_end(&stores[i]);
+		err = err ?: ret;
+	}
+	return err ?: 1;
 }
 
 void diff_store_purge(struct diff_area *area)

@@ -14,17 +14,16 @@ struct diff_area;
 bool diff_store_is_store(const struct bio *bio);
 
 /**
- * diff_store_piece() - stores some of the chunks of an area that are ready
+ * diff_store_ready() - stores the chunks of an area that are ready
  * @area: used by the caller; one call at a time
  *
- * When all that has a place is stored, all that is ready by then gets one.
  * Context: may sleep, as long as the difference storage needs.
  *
  * Return: 1 when something was stored, 0 when nothing was ready, or an errno,
  * and the chunks are ready still: -ENOSPC when the storage is full, or what it
  * says.
  */
-int diff_store_piece(struct diff_area *area);
+int diff_store_ready(struct diff_area *area);
 
 /**
  * diff_store_purge() - gives up the chunks of an area that are not stored yet
