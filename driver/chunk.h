@@ -41,7 +41,7 @@ enum chunk_state { CHUNK_LOADING, CHUNK_READY, CHUNK_FAILED };
  * @copied: from another area's chunk, not read
  * @reserved: the struct is one of the reserve; set once
  * @node: in a list of reads that are to be submitted, which is its owner's; then
- *	in its area's list of chunks to be stored, or in the batch that is being
+ *	in its area's list of chunks to be stored, or in the piece that is being
  *	stored, protected by the area's lock
  * @waiters: of struct origin_write; protected by the area's lock
  * @diff_sector: where it is being stored; belongs to the storing worker

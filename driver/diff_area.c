@@ -10,7 +10,7 @@
  * A write that will overwrite granules which are not preserved is kept until
  * they are (preserve.c). It does not wait for what comes then: ready chunks
  * gather, and when the budget is half used, a worker stores them, sorted by
- * their place on the origin, in one sequential piece, and then replaces their
+ * their place on the origin, in one sequential range, and then replaces their
  * entries by the place (diff_store.c). A session that is released earlier stores
  * nothing.
  *
@@ -387,15 +387,15 @@ void diff_area_retire(struct diff_area *area)
  */
 void diff_area_stop(struct diff_area *area)
 {
-	memory_unregister(&area->memory);
 	percpu_ref_kill(&area->users);
 	wait_event(area->unused, percpu_ref_is_zero(&area->users));
+	diff_store_purge(area);
+	memory_unregister(&area->memory); /* with nothing to be told to store */
 	starved_stop(&area->starved);
 	cancel_work_sync(&area->store_work);
 	cancel_work_sync(&area->purge_work);
 	/* The last user may still be on its way out of diff_area_unused(). */
 	synchronize_rcu();
-	diff_store_purge(area);
 	diff_map_clear(&area->map);
 }
 

@@ -232,7 +232,7 @@ static void store_finish_chunk(struct diff_area *area, struct chunk *chunk)
 	atomic64_add(chunk_granules(chunk), &area->stats.stored);
 	diff_store_uncount_memory(area, chunk);
 	chunk_put(chunk); /* the map's */
-	chunk_put(chunk); /* the batch's */
+	chunk_put(chunk); /* the piece's */
 }
 
 static void store_finish(struct store *store)
@@ -285,11 +285,11 @@ static int store_place_ready(struct diff_area *area)
 	return 1;
 }
 
-/* The next piece. If the area is not active any more, it has been given up. */
+/* The next piece. What an area has that is not active any more is given up. */
 static bool store_begin(struct store *store, struct diff_area *area)
 {
 	store_init(store, area);
-	if (!store_take_piece(store))
+	if (READ_ONCE(area->over) || !store_take_piece(store))
 		return false;
 	store_submit(store);
 	return true;

@@ -657,7 +657,8 @@ static int __gate_flush_queue(struct gate *gate, unsigned long timeout,
  * is reset). Who sleeps there then has not entered it, and is not waited for. When
  * the others have gone he is awake, and on his way into it for as long as nobody
  * freezes it; that is waited for, and then it is flushed once more. At least once,
- * since they may have gone just before this began.
+ * since they may have gone just before this began; but no more than once after
+ * @timeout, which each flush has for itself.
  */
 static int gate_flush_queue(struct gate *gate, unsigned long timeout)
 {

@@ -23,7 +23,7 @@
 #define MEMORY_LIMIT_MIN (4UL * SZ_1M)
 #define MEMORY_LIMIT_MAX_DEFAULT (256UL * SZ_1M)
 #define MEMORY_RESERVE SZ_1M
-#define MEMORY_SHARE_MAX SZ_1M	/* of each user, whatever the others hold */
+#define MEMORY_SHARE_MAX ((size_t)SZ_1M)	/* of each user, whatever the others hold */
 #define MEMORY_DEFAULT_PART 64	/* of all memory, one part in this many */
 
 /* What the kernel is not asked to wait for, and how long it is short of memory. */
@@ -65,16 +65,6 @@ void memory_register(struct memory_user *user)
 	spin_unlock_irqrestore(&memory_lock, flags);
 }
 
-void memory_unregister(struct memory_user *user)
-{
-	unsigned long flags;
-
-	spin_lock_irqsave(&memory_lock, flags);
-	list_del(&user->node);
-	WRITE_ONCE(memory_nr_users, memory_nr_users - 1);
-	spin_unlock_irqrestore(&memory_lock, flags);
-}
-
 static void memory_tell_store(void)
 {
 	struct memory_user *user;
@@ -98,6 +88,17 @@ static void memory_tell_relief(void)
 	list_for_each_entry(user, &memory_users, node)
 		user->ops->relief(user);
 	spin_unlock_irqrestore(&memory_lock, flags);
+}
+
+void memory_unregister(struct memory_user *user)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&memory_lock, flags);
+	list_del(&user->node);
+	WRITE_ONCE(memory_nr_users, memory_nr_users - 1);
+	spin_unlock_irqrestore(&memory_lock, flags);
+	memory_tell_relief(); /* its share */
 }
 
 /* The kernel is short of memory */
@@ -220,22 +221,34 @@ static void memory_give_back(atomic_long_t *sum, long bytes)
 		memory_tell_relief();
 }
 
+static unsigned int memory_users_now(void)
+{
+	return max(READ_ONCE(memory_nr_users), 1U);
+}
+
+size_t memory_share(void)
+{
+	return min(MEMORY_SHARE_MAX, memory_bound() / 2 / memory_users_now());
+}
+
+/* Without the shares of all others. */
+size_t memory_most(void)
+{
+	return memory_bound() - memory_share() * (memory_users_now() - 1);
+}
+
 /*
  * From what all can have, or from the user's own share. Those who go beyond what
  * all can have are fewer than there are shares kept from it: so all together stay
- * within the limit.
+ * within the limit, as long as there are not more of them.
  */
 static bool memory_try_charge(struct memory_user *user, long bytes)
 {
-	long bound = memory_bound();
-	long users = max(READ_ONCE(memory_nr_users), 1U);
-	long share = min_t(long, MEMORY_SHARE_MAX, bound / 2 / users);
-
-	if (memory_try(&memory_charged, bytes, bound - share * (users - 1))) {
+	if (memory_try(&memory_charged, bytes, memory_most())) {
 		atomic_long_add(bytes, &user->held);
 		return true;
 	}
-	if (!memory_try(&user->held, bytes, share))
+	if (!memory_try(&user->held, bytes, memory_share()))
 		return false;
 	atomic_long_add(bytes, &memory_charged);
 	return true;

@@ -65,12 +65,26 @@ void memory_unregister(struct memory_user *user);
  * @user: is registered
  * @bytes: how many
  *
- * A share of 1 MiB is left for each of the other users, or less where that would
- * be more than half of the budget together: whatever one of them holds, because
- * its storage is slow, the others get on. Asks the users to write back once half
- * of the limit is used. Context: any. Return: true, or false and nothing taken.
+ * A share is left for each of the other users, memory_share(): whatever one of
+ * them holds, because its storage is slow, the others get on. Asks the users to
+ * write back once half of the limit is used. Context: any. Return: true, or false
+ * and nothing taken.
  */
 bool memory_charge(struct memory_user *user, size_t bytes);
+
+/**
+ * memory_share() - what a user can have whatever the others hold, in bytes
+ *
+ * Context: any.
+ */
+size_t memory_share(void);
+
+/**
+ * memory_most() - what can be charged at most, where nobody has anything
+ *
+ * Context: any. Return: bytes, at least half of the limit.
+ */
+size_t memory_most(void);
 
 /**
  * memory_uncharge() - gives bytes back

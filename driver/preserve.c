@@ -117,20 +117,56 @@ static void preserve_loaded(struct chunk *chunk, int err)
 
 /* Claiming */
 
+/**
+ * struct preserving - one call of preserve_write() or preserve_push()
+ * @reliefs: memory_reliefs() when it began
+ * @loads: chunks that it made, by their node
+ * @blocker: the first chunk that is still loading, with a reference
+ * @joins: that one is of another write
+ * @nr_loads: how many chunks it made
+ * @sectors: of them
+ * @areas: those that follow the origin, or NULL
+ * @urgent: for a store of another area, which frees memory
+ * @newcomer: others wait for memory, and it has not waited yet
+ * @longest: how many bytes a chunk may have, which is a granule at least
+ * @settles: what reads as zeroes is to get a chunk, too
+ * @zeroed: something of that has got one
+ * @err: why not everything has a chunk
+ */
+struct preserving {
+	unsigned long reliefs;
+	struct list_head loads;
+	struct chunk *blocker;
+	bool joins;
+	unsigned int nr_loads;
+	sector_t sectors;
+	struct list_head *areas;
+	bool urgent;
+	bool newcomer;
+	size_t longest;
+	bool settles;
+	bool zeroed;
+	int err;
+};
+
 /* A chunk for the run from @first on, of which only the caller knows. */
 static struct chunk *preserve_new_chunk(struct diff_area *area,
+					const struct preserving *work,
 					unsigned long first,
-					unsigned long last, bool urgent)
+					unsigned long last)
 {
 	sector_t start = (sector_t)first << area->granule_shift;
-	sector_t max = max_t(sector_t, CHUNK_MAX_BYTES >> SECTOR_SHIFT,
+	sector_t max = max_t(sector_t,
+			     round_down(work->longest, area->config.granule) >>
+				     SECTOR_SHIFT,
 			     1U << area->granule_shift);
 	sector_t end = min_t(sector_t, (sector_t)(last + 1) << area->granule_shift,
 			     start + max);
 	struct chunk *chunk;
 
 	end = min(end, area->sectors);
-	chunk = chunk_alloc(area, &area->memory, urgent, start, end - start);
+	chunk = chunk_alloc(area, &area->memory, work->urgent, start,
+			    end - start);
 	if (IS_ERR(chunk))
 		return chunk;
 	chunk->first = first;
@@ -154,10 +190,11 @@ static struct chunk *__preserve_enter(struct diff_area *area,
 }
 
 static struct chunk *__preserve_add_chunk(struct diff_area *area,
+					  const struct preserving *work,
 					  unsigned long first,
-					  unsigned long last, bool urgent)
+					  unsigned long last)
 {
-	struct chunk *chunk = preserve_new_chunk(area, first, last, urgent);
+	struct chunk *chunk = preserve_new_chunk(area, work, first, last);
 
 	return IS_ERR(chunk) ? chunk : __preserve_enter(area, chunk);
 }
@@ -167,10 +204,11 @@ static struct chunk *__preserve_add_chunk(struct diff_area *area,
  * ready before it is found: readers take what is still loading from the origin.
  */
 static struct chunk *__preserve_add_zeroes(struct diff_area *area,
+					   const struct preserving *work,
 					   unsigned long first,
 					   unsigned long last)
 {
-	struct chunk *chunk = preserve_new_chunk(area, first, last, false);
+	struct chunk *chunk = preserve_new_chunk(area, work, first, last);
 
 	if (IS_ERR(chunk))
 		return chunk;
@@ -185,38 +223,6 @@ static struct chunk *__preserve_add_zeroes(struct diff_area *area,
 	spin_unlock_irq(&area->lock);
 	return chunk;
 }
-
-/**
- * struct preserving - one call of preserve_write() or preserve_push()
- * @reliefs: memory_reliefs() when it began
- * @loads: chunks that it made, by their node
- * @blocker: the first chunk that is still loading, with a reference
- * @joins: that one is of another write
- * @nr_loads: how many chunks it made
- * @sectors: of them
- * @areas: those that follow the origin, or NULL
- * @urgent: for a store of another area, which frees memory
- * @newcomer: others wait for memory, and it has not waited yet
- * @scarce: memory is so short that each granule gets a chunk of its own
- * @settles: what reads as zeroes is to get a chunk, too
- * @zeroed: something of that has got one
- * @err: why not everything has a chunk
- */
-struct preserving {
-	unsigned long reliefs;
-	struct list_head loads;
-	struct chunk *blocker;
-	bool joins;
-	unsigned int nr_loads;
-	sector_t sectors;
-	struct list_head *areas;
-	bool urgent;
-	bool newcomer;
-	bool scarce;
-	bool settles;
-	bool zeroed;
-	int err;
-};
 
 static void preserving_block(struct preserving *work, struct chunk *chunk,
 			     bool joins)
@@ -248,11 +254,11 @@ static unsigned long __preserve_claim(struct diff_area *area,
 	struct chunk *chunk;
 
 	diff_map_lookup(&area->map, at, &run);
-	end = work->scarce ? at : min(run.last, last);
+	end = min(run.last, last);
 	if (run.kind == DIFF_CHUNK && !chunk_is_ready(run.chunk))
 		preserving_block(work, run.chunk, true);
 	if (run.kind == DIFF_ZERO && work->settles) {
-		chunk = __preserve_add_zeroes(area, at, end);
+		chunk = __preserve_add_zeroes(area, work, at, end);
 		if (IS_ERR(chunk)) {
 			work->err = PTR_ERR(chunk);
 			return last + 1;
@@ -266,7 +272,7 @@ static unsigned long __preserve_claim(struct diff_area *area,
 	if (work->newcomer)
 		chunk = ERR_PTR(-EAGAIN);
 	else
-		chunk = __preserve_add_chunk(area, at, end, work->urgent);
+		chunk = __preserve_add_chunk(area, work, at, end);
 	if (IS_ERR(chunk)) {
 		work->err = PTR_ERR(chunk);
 		return last + 1;
@@ -290,17 +296,24 @@ static void preserve_try_claim(struct diff_area *area,
 }
 
 /*
- * Where there is no memory for a run there may be some for a granule; and the
- * kernel looks for more while nobody waits for the map.
+ * Where others have the budget, a chunk of the area's own share; and where there
+ * is no memory for a run there may be some for a granule, and the kernel looks for
+ * more while nobody waits for the map.
  */
 static void preserve_claim(struct diff_area *area, struct preserving *work,
 			   unsigned long first, unsigned long last)
 {
+	work->longest = CHUNK_MAX_BYTES;
 	preserve_try_claim(area, work, first, last);
+	if (work->err == -EAGAIN && !work->newcomer && !work->blocker &&
+	    memory_share() < work->longest) {
+		work->longest = memory_share();
+		preserve_try_claim(area, work, first, last);
+	}
 	if (work->err != -ENOMEM || work->blocker)
 		return;
 	chunk_reclaim();
-	work->scarce = true;
+	work->longest = 0;
 	preserve_try_claim(area, work, first, last);
 	if (work->err == -ENOMEM)
 		memory_note_exhausted();
@@ -522,7 +535,7 @@ static int preserve_push(struct diff_area *area, unsigned long first,
 	preserve_claim(area, &work, first, last);
 	progress = work.zeroed || work.blocker;
 	/* It was lowered since the take. */
-	never = work.err && area->config.granule > memory_bound();
+	never = work.err && area->config.granule > memory_most();
 	preserve_copy(area, &work);
 	preserve_read(&work.loads);
 	if (work.blocker)

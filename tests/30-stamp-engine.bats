@@ -1162,10 +1162,14 @@ nothing_is_written_back() {
 	session_destroy s
 }
 
+not_slow() {
+	[[ ${BLKSNAP_SLOW:-1} -eq 1 ]] || skip 'what is done with what was stored takes longer than hold_limit_ms, on this kernel'
+}
+
 @test "engine: I1: a slow difference storage: much that is written back takes longer than hold_limit_ms, and is preserved" {
 	local image
 	skip_unless_diff device 'it needs a device that is slow'
-	[[ ${BLKSNAP_SLOW:-1} -eq 1 ]] || skip 'what is done with what was stored takes longer than hold_limit_ms, on this kernel'
+	not_slow
 	slow_store 300
 	image=$(image_of s s1)
 	echo 1000 >/sys/module/blksnap/parameters/hold_limit_ms
@@ -1181,40 +1185,44 @@ nothing_is_written_back() {
 slow_disk() {
 	scsi_debug_make dev_size_mb="$1" max_queue=1
 	echo 128 >"/sys/block/${SCSI##*/}/queue/max_sectors_kb"
-	echo $(($2 * 1000000)) >/sys/bus/pseudo/drivers/scsi_debug/ndelay
+	# Not while a command runs.
+	wait_until 10 eval "echo $(($2 * 1000000)) 2>/dev/null >/sys/bus/pseudo/drivers/scsi_debug/ndelay"
 }
 
 @test "engine: I1: a slow difference storage: memory comes back with each piece of a large batch" {
 	skip_unless_diff device 'it needs a device that is slow'
-	echo 96M >"$MEMORY_LIMIT"
-	echo 2000 >/sys/module/blksnap/parameters/hold_limit_ms
-	# Half of what memory there is takes twelve seconds: twice as long as anybody may wait.
-	slow_disk 160 31
-	filled "$(disk 1)" --length 128M
+	not_slow
+	echo 128M >"$MEMORY_LIMIT"
+	echo 2500 >/sys/module/blksnap/parameters/hold_limit_ms
+	# Half of what memory there is takes 16 seconds: twice as long as anybody may wait.
+	slow_disk 192 31
+	filled "$(disk 1)" --length 160M
 	session_of "$SCSI" "$(disk 1)"
-	dd if=/dev/zero of="$(disk 1)" bs=1M count=120 oflag=direct conv=notrunc status=none
+	dd if=/dev/zero of="$(disk 1)" bs=1M count=152 oflag=direct conv=notrunc status=none
 	state_is s active || fail "$(session_get s s1/error)"
 	image_is "$(image_of s s1)" --length 8M
 	session_destroy s
 }
 
+# Its share is smaller than a chunk could be: that of a write of 1 MiB.
 @test "engine: I1 I4: a session whose difference storage is slow, with all memory: another one has its share" {
 	local writer
 	skip_unless_diff device 'it needs a device that is slow'
-	echo 16M >"$MEMORY_LIMIT"
-	echo 1000 >/sys/module/blksnap/parameters/hold_limit_ms
-	slow_disk 96 62
+	not_slow
+	echo 6M >"$MEMORY_LIMIT"
+	echo 2000 >/sys/module/blksnap/parameters/hold_limit_ms
+	slow_disk 96 125
 	session_of "$SCSI" "$(disk 1)"
-	session_make other "$(disk 2)" "$(disk 4)"
+	session_make other "$(disk 2)" "$(disk 4)" "$(disk 5)" "$(disk 7)"
 	session_take other
 	written_back "$(disk 1)" 32 3>&- &
 	writer=$!
 	defer end_background "$writer"
-	wait_until 20 holds_memory s $((12 << 20))
-	dd if=/dev/zero of="$(disk 4)" bs=256K count=64 oflag=direct conv=notrunc status=none
+	wait_until 20 holds_memory s $((7 << 19))
+	dd if=/dev/zero of="$(disk 4)" bs=1M count=16 oflag=direct conv=notrunc status=none
+	holds_memory s $((5 << 19)) || fail 'the slow one did not write any more'
 	state_is other active || fail "$(session_get other s1/error)"
 	[[ $(stat_of "$(image_of other s1)" chunks_preserved) -eq 4096 ]]
-	holds_memory s $((8 << 20)) || fail 'the slow one did not write any more'
 	wait "$writer"
 	wait_until 60 nothing_is_written_back
 	session_destroy s
@@ -1244,8 +1252,8 @@ holds_memory() {
 	sleep 1
 	kill -0 "$release" || fail 'nothing hangs'
 	# With what the other one had it would begin to store now.
-	dd if=/dev/zero of="$(disk 4)" bs=1M count=16 oflag=direct conv=notrunc status=none
-	[[ $(stat_of "$(image_of other s1)" memory_bytes) -eq $((16 << 20)) ]]
+	dd if=/dev/zero of="$(disk 4)" bs=1M count=15 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$(image_of other s1)" memory_bytes) -eq $((15 << 20)) ]]
 	dmsetup resume store
 	wait "$release"
 	session_destroy s
