@@ -255,16 +255,20 @@ table_read() {
 	settle
 }
 
-# The kernel gives a number back after a grace period: if that has passed already, it is the same.
 another_number() {
 	table_read "$LOOP"
 	[[ $(major_minor "$one") != "$number" ]]
 }
 
 @test "tracking: a partition that gets another number when the table is read again is the same" {
-	local one generation number
+	local one generation number lower
+	# A partition gets the lowest number that is free: so there is a lower one later.
+	loop_make 16M --partscan
+	lower=$LOOP
+	partition "$lower" 8M
 	loop_make 128M --partscan
 	partition "$LOOP" 64M 32M
+	partx -d "$lower"
 	one=$(part "$LOOP" 1)
 	number=$(major_minor "$one")
 	tracker_make t "$one"
