@@ -509,7 +509,8 @@ member_delays() {
 
 # What has just been added to the disk as a watcher is not drained while it waits itself for who sleeps in the driver.
 @test "take: a write that a driver has wait, to a part of its disk that begins to be tracked during another part's take (I2)" {
-	local name md dev slow=${BLKSNAP_SLOW:-1}
+	# Longer on a slow kernel, but a tracker waits for five seconds only.
+	local name md dev slow=$((${BLKSNAP_SLOW:-1} > 1 ? 2 : 1))
 	parameter take_timeout_ms $((60000 * slow))
 	raid_delayed 0
 	md=$(readlink -e /dev/md/test)
@@ -524,7 +525,7 @@ member_delays() {
 	put "$TRACKERS/t/device" "$dev"
 	wait_until 60 eval "[[ \$(<'/sys/block/${md##*/}/md/array_state') == clean ]]"
 	for name in 1 2; do
-		member_delays "$name" $((3000 * slow)) $((7000 * slow))
+		member_delays "$name" $((2000 * slow)) $((6000 * slow))
 		defer member_delays "$name" 0 0
 	done
 	# Its sync waits, when its snapshots have been set up.
