@@ -1206,7 +1206,6 @@ slow_disk() {
 
 # Its share is smaller than a chunk could be: that of a write of 1 MiB.
 @test "engine: I1 I4: a session whose difference storage is slow, with all memory: another one has its share" {
-	local writer
 	skip_unless_diff device 'it needs a device that is slow'
 	not_slow
 	echo 6M >"$MEMORY_LIMIT"
@@ -1215,15 +1214,13 @@ slow_disk() {
 	session_of "$SCSI" "$(disk 1)"
 	session_make other "$(disk 2)" "$(disk 4)" "$(disk 5)" "$(disk 7)"
 	session_take other
-	written_back "$(disk 1)" 32 3>&- &
-	writer=$!
-	defer end_background "$writer"
+	background written_back "$(disk 1)" 32
 	wait_until 20 holds_memory s $((7 << 19))
 	dd if=/dev/zero of="$(disk 4)" bs=1M count=16 oflag=direct conv=notrunc status=none
 	holds_memory s $((5 << 19)) || fail 'the slow one did not write any more'
 	state_is other active || fail "$(session_get other s1/error)"
 	[[ $(stat_of "$(image_of other s1)" chunks_preserved) -eq 4096 ]]
-	wait "$writer"
+	wait "$BACKGROUND"
 	wait_until 60 nothing_is_written_back
 	session_destroy s
 	session_destroy other
