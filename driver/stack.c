@@ -17,7 +17,6 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
-#include "compat/bdev.h"
 #include "stack.h"
 
 #define STACK_HEIGHT_MAX 16	/* more than anybody builds: bounds recursion */
@@ -56,19 +55,6 @@ static bool stack_has_device(const struct stack *stack, dev_t dev)
 		if (stack->below[i].dev == dev)
 			return true;
 	return false;
-}
-
-/* The disk that a partition lies on; a disk is its own. */
-static int stack_disk_of(dev_t dev, dev_t *disk)
-{
-	struct compat_bdev handle;
-	int ret = compat_bdev_open(&handle, dev, NULL);
-
-	if (ret)
-		return ret;
-	*disk = disk_devt(handle.bdev->bd_disk);
-	compat_bdev_close(&handle);
-	return 0;
 }
 
 /* One short file of sysfs, without its newline. */
@@ -143,6 +129,38 @@ static int stack_parse_dev(const char *text, dev_t *dev)
 	return 0;
 }
 
+/* The device whose number is in a file of sysfs. */
+static int stack_read_dev(const char *path, dev_t *dev)
+{
+	char text[32];
+	int ret = stack_read(path, text, sizeof(text));
+
+	return ret ?: stack_parse_dev(text, dev);
+}
+
+/*
+ * The disk that a partition lies on; a disk is its own. Nothing is opened: what is
+ * below may be broken, or hang, while what is above goes on without it.
+ */
+static int stack_disk_of(dev_t dev, dev_t *disk)
+{
+	char name[64], text[32];
+	int ret;
+
+	snprintf(name, sizeof(name), SYSFS_DEVICE "partition", MAJOR(dev),
+		 MINOR(dev));
+	ret = stack_read(name, text, sizeof(text));
+	if (ret == -ENOENT) {
+		*disk = dev;
+		return 0;
+	}
+	if (ret)
+		return ret;
+	snprintf(name, sizeof(name), SYSFS_DEVICE "../dev", MAJOR(dev),
+		 MINOR(dev));
+	return stack_read_dev(name, disk);
+}
+
 static int stack_descend(struct stack *stack, dev_t disk, unsigned int level);
 
 /* A device one layer below. */
@@ -164,17 +182,18 @@ static int stack_enter(struct stack *stack, dev_t dev, unsigned int level)
 	return stack_descend(stack, disk, level);
 }
 
-/* A device whose number is in a file of sysfs. */
+/*
+ * One that a directory of sysfs names. A link of a device that is gone stays there
+ * until what was built upon it lets go of it; nothing is read or written there.
+ */
 static int stack_enter_named(struct stack *stack, const char *path,
 			     unsigned int level)
 {
-	char text[32];
 	dev_t dev;
-	int ret;
+	int ret = stack_read_dev(path, &dev);
 
-	ret = stack_read(path, text, sizeof(text));
-	if (!ret)
-		ret = stack_parse_dev(text, &dev);
+	if (ret == -ENOENT)
+		return 0;
 	return ret ?: stack_enter(stack, dev, level);
 }
 

@@ -40,7 +40,7 @@ struct stack {
  * Follows the slaves of device-mapper, md and others, and the file of a loop
  * device to the devices of its file system. A file that cannot be found (deleted,
  * or out of the task's reach), or whose file system lies on others (overlayfs), is
- * unknown.
+ * unknown. A slave that is gone is left out. Opens none of the devices.
  *
  * Context: may sleep. Return: 0; -ENOENT when sysfs is not mounted at /sys;
  * -E2BIG when there are more than STACK_DISKS_MAX devices.

@@ -598,6 +598,42 @@ ended_lost_or_failed() {
 	umount "$dir"
 }
 
+# degraded STATE: a RAID 1 of two disks that is on one of them alone, since the other one was set offline or deleted, and whose
+# table still names both; what it holds can be snapshotted, and be a difference storage.
+degraded() {
+	local image
+	scsi_debug_make dev_size_mb=64
+	modprobe dm-raid
+	# Without what is noted there, it waits for ever where a member has failed.
+	dd if=/dev/zero of="$(disk 5)" bs=1M count=8 oflag=direct status=none
+	dm_linear note0 "$(disk 5)" 8192
+	dm_linear note1 "$(disk 5)" 8192 8192
+	dm_make origin "0 65536 raid raid1 3 0 region_size 1024 2 /dev/mapper/note0 $(disk 1) /dev/mapper/note1 $SCSI"
+	wait_until 60 eval '[[ $(dmsetup status origin) == *" AA "* ]]'
+	filled /dev/mapper/origin --length 16M
+	[[ $1 != deleted ]] || scsi_debug_delete
+	[[ $1 != offline ]] || echo offline >"/sys/block/${SCSI##*/}/device/state"
+	[[ -L /sys/block/$(basename "$(readlink -f /dev/mapper/origin)")/slaves/${SCSI##*/} ]] || fail 'it has let go of it'
+	session_of "$(disk 2)" /dev/mapper/origin
+	image=$(image_of s s1)
+	storm /dev/mapper/origin "$image" --length 16M --count 500 --max-size 16K
+	state_is s active || fail "$(session_get s error)"
+	image_is "$image" --length 16M
+	session_destroy s
+	session_of /dev/mapper/origin "$(disk 3)"
+	dd if=/dev/zero of="$(disk 3)" bs=64K count=16 oflag=direct conv=notrunc status=none
+	state_is s active || fail "$(session_get s error)"
+	session_destroy s
+}
+
+@test "device faults: an origin, and a difference storage, of which a mirror has died" {
+	degraded offline
+}
+
+@test "device faults: an origin, and a difference storage, of which a mirror is gone" {
+	degraded deleted
+}
+
 @test "device faults: losetup -d while a session is active: it keeps the device, then that goes, and the tracker is lost (I7)" {
 	local file=$BATS_TEST_TMPDIR/file
 	truncate -s 16M "$file"
