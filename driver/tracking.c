@@ -212,51 +212,72 @@ static int __tracking_refuse_twin(struct tracking *tracking,
  * The device is open only for as long as it is being attached to. What the number
  * is of now may be another one than when it was named: that begins anew.
  */
-static int tracking_start(struct tracking *tracking)
+static int __tracking_start(struct tracking *tracking, struct block_device *bdev)
 {
-	struct origin origin;
 	struct origin_id id;
 	int ret;
 
-	ret = origin_open(&origin, tracking->id.dev, &tracking->error,
-			  tracking->name);
-	if (ret)
-		return ret;
-	origin_get_id(origin.handle.bdev, &id);
+	lockdep_assert_held(&trackings_mutex);
+	origin_get_id(bdev, &id);
 	ret = __tracking_refuse_twin(tracking, &id);
 	if (!ret)
-		ret = tracking_attach(tracking, origin.handle.bdev);
+		ret = tracking_attach(tracking, bdev);
 	/* What it has become until it was watched. */
 	if (!ret)
-		origin_get_id(origin.handle.bdev, &tracking->id);
-	origin_close(&origin);
+		origin_get_id(bdev, &tracking->id);
 	return ret;
 }
 
-int tracking_enable(struct tracking *tracking)
+static int __tracking_may_enable(struct tracking *tracking)
 {
-	u64 picked;
-	int ret;
+	int ret = tracking_refuse_enabled(tracking);
 
-	mutex_lock(&trackings_mutex);
-	ret = tracking_refuse_enabled(tracking);
-	if (ret)
-		goto out;
-	if (!tracking->device) {
+	if (!ret && !tracking->device)
 		ret = error_set(&tracking->error, tracking->name, -EINVAL,
 				"device is not set");
-		goto out;
-	}
-	picked = tracking->picked;
-	ret = tracking_start(tracking);
+	return ret;
+}
+
+static int __tracking_enable(struct tracking *tracking, struct block_device *bdev)
+{
+	u64 picked = tracking->picked;
+	int ret = __tracking_may_enable(tracking);
+
+	if (ret)
+		return ret;
+	if (tracking->id.dev != bdev->bd_dev)
+		return error_set(&tracking->error, tracking->name, -EBUSY,
+				 "device has been set meanwhile");
+	ret = __tracking_start(tracking, bdev);
 	if (ret) {
 		tracking->picked = picked;
-		goto out;
+		return ret;
 	}
 	tracking_set_state(tracking, TRACKING_ACTIVE);
 	error_clear(&tracking->error);
-out:
+	return 0;
+}
+
+/* Opened, and closed, without the mutex: that takes long where the device hangs. */
+int tracking_enable(struct tracking *tracking)
+{
+	struct origin origin;
+	dev_t dev;
+	int ret;
+
+	mutex_lock(&trackings_mutex);
+	ret = __tracking_may_enable(tracking);
+	dev = tracking->id.dev;
 	mutex_unlock(&trackings_mutex);
+	if (ret)
+		return ret;
+	ret = origin_open(&origin, dev, &tracking->error, tracking->name);
+	if (ret)
+		return ret;
+	mutex_lock(&trackings_mutex);
+	ret = __tracking_enable(tracking, origin.handle.bdev);
+	mutex_unlock(&trackings_mutex);
+	origin_close(&origin);
 	return ret;
 }
 
@@ -293,13 +314,26 @@ static void __tracking_lose_origin(struct tracking *tracking)
 	__tracking_lose(tracking);
 }
 
+static int __tracking_restart(struct tracking *tracking)
+{
+	struct origin origin;
+	int ret = origin_open(&origin, tracking->id.dev, &tracking->error,
+			      tracking->name);
+
+	if (ret)
+		return ret;
+	ret = __tracking_start(tracking, origin.handle.bdev);
+	origin_close(&origin);
+	return ret;
+}
+
 static void __tracking_grow(struct tracking *tracking)
 {
 	lockdep_assert_held(&trackings_mutex);
 	pr_notice("%s: %s has grown: a new generation begins\n", tracking->name,
 		  tracking->device);
 	tracking_detach(tracking);
-	if (tracking_start(tracking))
+	if (__tracking_restart(tracking))
 		__tracking_lose(tracking);
 }
 

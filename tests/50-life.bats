@@ -346,13 +346,17 @@ ten_writes() {
 # slow_disk_make: a disk, in SCSI, that can take long to be opened (slow_down).
 slow_disk_make() {
 	scsi_debug_make dev_size_mb=8 removable=1
-	# Refused while a command is under way, as of who looks at the disk since it was closed.
-	defer wait_until 60 sh -c 'echo 0 2>/dev/null >/sys/bus/pseudo/drivers/scsi_debug/delay'
+	defer commands_take 0
 }
 
-# slow_down: in ticks, for each of some commands.
+# commands_take TICKS: of the disk. Refused while one is under way, as of who looks at the disk since it was closed.
+commands_take() {
+	wait_until 60 sh -c "echo $1 2>/dev/null >/sys/bus/pseudo/drivers/scsi_debug/delay"
+}
+
+# slow_down [TICKS]: for each of some commands.
 slow_down() {
-	wait_until 10 sh -c "echo $((500 * ${BLKSNAP_SLOW:-1})) 2>/dev/null >/sys/bus/pseudo/drivers/scsi_debug/delay"
+	commands_take $((${1:-500} * ${BLKSNAP_SLOW:-1}))
 }
 
 # waits_in_background COMMAND...: its PID is added to WAITING.
@@ -362,27 +366,48 @@ waits_in_background() {
 	wait_until 5 hangs "$BACKGROUND" || fail "it does not wait: $*"
 }
 
-# Who makes a directory in configfs has its mutex, and waits here for whoever enables a tracker.
+# Who makes a directory in configfs has its mutex, and waits here for a tracker that begins to follow a disk, which waits for
+# what the disk is doing: five seconds at most.
 @test "life: a directory is removed while its session waits to be taken (ENOENT)" {
 	local code=0 WAITING=()
-	slow_disk_make
+	scsi_debug_make dev_size_mb=8
+	defer commands_take 0
 	mkdir "$TRACKERS/t"
 	put "$TRACKERS/t/device" "$SCSI"
 	session_make s "$(disk 2)" "$(disk 1)"
 	mkdir "$SESSIONS/s/s2"
-	slow_down
+	commands_take 1200
+	waits_in_background dd if="$SCSI" of=/dev/null bs=4K count=1 iflag=direct status=none
+	WAITING=()
 	waits_in_background put "$TRACKERS/t/enabled" 1
 	waits_in_background mkdir "$TRACKERS/u"
 	waits_in_background put "$SESSIONS/s/active" 1
 	waits_in_background rmdir "$SESSIONS/s/s2"
 	hangs "${WAITING[0]}" || fail 'the tracker was enabled already: nothing was shown'
-	wait "${WAITING[0]}" "${WAITING[1]}"
+	wait "${WAITING[0]}" || [[ $(cat "$TRACKERS/t/error") == 'ETIMEDOUT: '* ]]
+	wait "${WAITING[1]}"
 	wait "${WAITING[2]}" || code=$?
 	[[ $code -ne 0 && $(session_get s error) == 'ENOENT: '* ]]
 	wait "${WAITING[3]}"
 	rmdir "$TRACKERS/u"
 	tracker_destroy t
 	session_destroy s
+}
+
+@test "life: nobody waits for a tracker whose device takes long to be opened" {
+	local WAITING=()
+	slow_disk_make
+	mkdir "$TRACKERS/t"
+	put "$TRACKERS/t/device" "$SCSI"
+	slow_down 4000
+	waits_in_background put "$TRACKERS/t/enabled" 1
+	session_of "$(disk 2)" "$(disk 1)"
+	tracker_make u "$(disk 1)"
+	[[ $(<"$TRACKERS/t/enabled") == 0 ]] || fail 'they have waited for it'
+	tracker_destroy u
+	session_destroy s
+	wait "${WAITING[0]}"
+	tracker_destroy t
 }
 
 @test "life: a path that leads into a session's directory, while that is being taken" {
