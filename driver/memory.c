@@ -226,9 +226,17 @@ static unsigned int memory_users_now(void)
 	return max(READ_ONCE(memory_nr_users), 1U);
 }
 
-size_t memory_share(void)
+/* What a user can have whatever the others hold. */
+static size_t memory_share(void)
 {
 	return min(MEMORY_SHARE_MAX, memory_bound() / 2 / memory_users_now());
+}
+
+size_t memory_share_left(const struct memory_user *user)
+{
+	long left = memory_share() - atomic_long_read(&user->held);
+
+	return left > 0 ? round_down(left, PAGE_SIZE) : 0;
 }
 
 /* Without the shares of all others. */

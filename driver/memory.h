@@ -65,7 +65,7 @@ void memory_unregister(struct memory_user *user);
  * @user: is registered
  * @bytes: how many
  *
- * A share is left for each of the other users, memory_share(): whatever one of
+ * A share is left for each of the other users (memory_share()): whatever one of
  * them holds, because its storage is slow, the others get on. Asks the users to
  * write back once half of the limit is used. Context: any. Return: true, or false
  * and nothing taken.
@@ -73,11 +73,12 @@ void memory_unregister(struct memory_user *user);
 bool memory_charge(struct memory_user *user, size_t bytes);
 
 /**
- * memory_share() - what a user can have whatever the others hold, in bytes
+ * memory_share_left() - what a user can have now, whatever the others hold
+ * @user: is registered
  *
- * Context: any.
+ * Context: any. Return: bytes, whole pages: what it has not used of its share.
  */
-size_t memory_share(void);
+size_t memory_share_left(const struct memory_user *user);
 
 /**
  * memory_most() - what can be charged at most, where nobody has anything

@@ -296,19 +296,19 @@ static void preserve_try_claim(struct diff_area *area,
 }
 
 /*
- * Where others have the budget, a chunk of the area's own share; and where there
- * is no memory for a run there may be some for a granule, and the kernel looks for
- * more while nobody waits for the map.
+ * Where others have the budget, chunks of what is left of the area's own share;
+ * and where there is no memory for a run there may be some for a granule, and the
+ * kernel looks for more while nobody waits for the map.
  */
 static void preserve_claim(struct diff_area *area, struct preserving *work,
 			   unsigned long first, unsigned long last)
 {
 	work->longest = CHUNK_MAX_BYTES;
 	preserve_try_claim(area, work, first, last);
-	if (work->err == -EAGAIN && !work->newcomer && !work->blocker &&
-	    memory_share() < work->longest) {
-		work->longest = memory_share();
-		preserve_try_claim(area, work, first, last);
+	if (work->err == -EAGAIN && !work->newcomer && !work->blocker) {
+		work->longest = memory_share_left(&area->memory);
+		if (work->longest >= area->config.granule)
+			preserve_try_claim(area, work, first, last);
 	}
 	if (work->err != -ENOMEM || work->blocker)
 		return;
