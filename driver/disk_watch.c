@@ -32,6 +32,7 @@
 #include <linux/blkdev.h>
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
+#include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
 #include <linux/random.h>
@@ -283,7 +284,8 @@ int disk_watch_init(void)
 static void watch_untrace(unsigned int nr)
 {
 	while (nr--)
-		unregister_ftrace_function(watch_ops[nr]);
+		if (WARN_ON_ONCE(unregister_ftrace_function(watch_ops[nr])))
+			__module_get(THIS_MODULE); /* as in filter_remove() */
 }
 
 static int watch_trace(void)
