@@ -411,11 +411,12 @@ opened() {
 	[[ -z ${lost:-} ]] || fail "led to what was built upon the image: $lost"
 }
 
-# home_on PV: an ext4 on the volume vg0/home there, mounted on $dir.
+# home_on PV: an ext4 on the volume vg0/home there, mounted on $dir; made as home has it, if that is set.
 home_on() {
 	vgcreate -q -q vg0 "$1"
 	defer vgremove -q -q -ff -y vg0
-	lvcreate -q -q -y -L 64M -n home vg0
+	[[ -n ${home:-} ]] || local home=(-L 64M)
+	lvcreate -q -q -y "${home[@]}" -n home vg0
 	mkfs.ext4 -q -L onlv /dev/vg0/home
 	settle
 	dir=$(mount_test /dev/vg0/home home)
@@ -433,6 +434,18 @@ home_on() {
 	umount "$dir"
 	session_destroy nightly
 	lvm_quiet lvs --noheadings -o vg_name,lv_name
+}
+
+@test "admin.md: a thin volume in an image is opened beside its origin" {
+	local dir
+	# shellcheck disable=SC2034 # of home_on
+	local home=(--type thin --thinpool pool -L 64M -V 64M)
+	home_on "$(disk 1)"
+	nightly pv "$(disk 1)" "$dir"
+	opened 'LVM in an image' lvm
+	[[ -e $DURING && -z $(holders "$(image_of nightly pv)") ]]
+	umount "$dir"
+	session_destroy nightly
 }
 
 @test "admin.md: LVM in a partition of an image is opened by the name of the partition" {
