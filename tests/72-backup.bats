@@ -209,6 +209,24 @@ teardown() {
 	blksnap track --off "$dev"
 }
 
+@test "backup: --track tracks a device that has the path of another one, which is tracked, from the next one on" {
+	backup_disk
+	dm_linear before "$(disk 1)" 20480
+	dmsetup rename before origin
+	settle
+	dev=/dev/mapper/origin sectors=20480 chain=$backups/origin
+	backed_up --track
+	dmsetup rename origin before
+	dm_linear origin "$(disk 4)" 20480
+	settle
+	backed_up --track
+	[[ $output == *'not tracked'* ]]
+	backed_up --track
+	backed_up --track
+	[[ $(manifest 00004 .kind) == increment ]]
+	blksnap track --off "$dev" /dev/mapper/before
+}
+
 @test "backup: a chain goes on past the last number of a generation" {
 	local generation
 	backup_disk
@@ -610,6 +628,7 @@ teardown() {
 	as_before
 	truncate -s -1 "$chain/00003.increment"
 	finds "$chain/00003.increment has 131071 bytes, and should have 131072"
+	[[ $output == *"$chain/00003: increment of "*', DAMAGED'* && $output != *UNKNOWN* ]]
 	as_before
 	flip "$chain/00003.increment.index" 130
 	finds "$chain/00003.increment.index: damaged"

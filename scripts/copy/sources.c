@@ -249,6 +249,12 @@ static void damaged(const struct chain *chain, const struct member *member, cons
 		die("nothing can be made of this chain from there on; see: blksnap verify");
 }
 
+/* Said is what no block can be read of, which is as bad as all of them. */
+static _Noreturn void end_damaged(const struct chain *chain)
+{
+	_exit(chain->keep_going ? EXIT_DAMAGED : EXIT_FAILED);
+}
+
 static int open_member(const struct member *member)
 {
 	int fd = open(member->data, O_RDONLY | O_CLOEXEC);
@@ -396,12 +402,16 @@ struct source *source_chain(const struct member *members, size_t count, uint64_t
 		const struct piece *last = index->count ? &index->pieces[index->count - 1] : NULL;
 		uint64_t has, wanted = member->packed ? index->data_size : size;
 
-		if (last && last->offset + last->length > size)
-			die("%s goes beyond %" PRIu64 " bytes", index->path, size);
+		if (last && last->offset + last->length > size) {
+			complain("%s goes beyond %" PRIu64 " bytes", index->path, size);
+			end_damaged(chain);
+		}
 		chain->fds[m] = open_member(member);
 		has = size_of(chain->fds[m], member->data);
-		if (has != wanted)
-			die("%s has %" PRIu64 " bytes, and should have %" PRIu64, member->data, has, wanted);
+		if (has != wanted) {
+			complain("%s has %" PRIu64 " bytes, and should have %" PRIu64, member->data, has, wanted);
+			end_damaged(chain);
+		}
 		posix_fadvise(chain->fds[m], 0, 0, POSIX_FADV_SEQUENTIAL);
 		if (m < room)
 			continue;

@@ -344,7 +344,7 @@ backup_devices() {
 		export BLKSNAP_LOCKED=$directory
 		forget_interrupted "$session"
 	fi
-	[[ -z $opt_track ]] || track_devices "$@" || exit "$exit_refused"
+	[[ -z $opt_track ]] || track_untracked "$@" || exit "$exit_refused"
 	[[ -n $opt_no_hooks ]] || find_hooks "${opt_hooks:-$hooks_default}"
 	after=("$program" backup "$directory" --session "$session")
 	inner_options
@@ -356,6 +356,7 @@ backup_devices() {
 	pre_hooks
 	take_planned
 	post_hooks
+	[[ -z $opt_track ]] || track_missed "$session" "$@"
 	run_in_session
 	if [[ $child_status -eq 0 && -n $hook_failed ]]; then
 		say "the backup is complete, but a hook has failed"

@@ -95,19 +95,39 @@ track_off() {
 	}
 }
 
-# track_devices DEVICE...: those that are not tracked yet. A backup looks for the path first, so that not each of them is
-# logged as a refusal.
+# track_devices DEVICE...: under names that are not taken.
 track_devices() {
 	local device status=0 taken_names
 	local -i number=0
 	taken_names=$(children "$configfs/trackers")
 	name_snapshots "$@"
 	for device; do
-		[[ $command == backup ]] && tracker_for "$device" tracking >/dev/null ||
-			track_on "${snapshot_names[number]}" "$device" || status=$exit_refused
+		track_on "${snapshot_names[number]}" "$device" || status=$exit_refused
 		number+=1
 	done
 	return "$status"
+}
+
+# track_untracked DEVICE...: those for whose path there is no tracker. To ask the driver, as track_devices does, would be logged as a
+# refusal for each.
+track_untracked() {
+	local device untracked=()
+	for device; do
+		tracker_for "$device" tracking >/dev/null || untracked+=("$device")
+	done
+	[[ ${#untracked[@]} -eq 0 ]] || track_devices "${untracked[@]}"
+}
+
+# track_missed SESSION DEVICE...: those of them whose image says that they are not tracked: what has their path was another one's.
+track_missed() {
+	local device image missed=()
+	local -i number=0
+	for device in "${@:2}"; do
+		get_attr image "$configfs/sessions/$1/${snapshot_names[number]}" image
+		[[ -d /sys/block/${image##*/}/cbt ]] || missed+=("$device")
+		number+=1
+	done
+	[[ ${#missed[@]} -eq 0 ]] || track_devices "${missed[@]}" || true
 }
 
 command_track() {
