@@ -273,10 +273,28 @@ own_images() {
 	[[ $output == none ]]
 	nothing_left
 	run -127 blksnap run --diff "$(disk 2)" "$(disk 1)" -- /nowhere/program
+	mkdir "$BATS_TEST_TMPDIR/a=b"
+	ln -s /bin/echo "$BATS_TEST_TMPDIR/a=b/echo"
+	run -0 blksnap run --diff "$(disk 2)" "$(disk 1)" -- "$BATS_TEST_TMPDIR/a=b/echo" 'one  two'
+	[[ $output == 'one  two' ]]
 	nothing_left
 	# shellcheck disable=SC2016 # for the command
 	run -137 blksnap run --diff "$(disk 2)" "$(disk 1)" -- sh -c 'kill -KILL $$'
 	nothing_left
+}
+
+# Bash forgets a coprocess that has ended, also before it was asked where that is to be read.
+@test "tool: run returns the status of a command that ends at once, and before it is looked for" {
+	cat >"$BATS_TEST_TMPDIR/once" <<-'END'
+		set -euTo pipefail
+		. "$1"
+		declare -A signal_status=([HUP]=129 [INT]=130 [PIPE]=141 [TERM]=143)
+		callers_language=(--) exec_any=() signal='' exit_refused=1 after=(sh -c 'exit 7')
+		trap '[[ $BASH_COMMAND != "exec {answers}"* ]] || sleep 1' DEBUG
+		run_in_session
+		exit "$child_status"
+	END
+	run -7 bash "$BATS_TEST_TMPDIR/once" /blksnap/scripts/lib/run.bash
 }
 
 @test "tool: run passes INT, TERM and HUP on to the command, and releases" {

@@ -63,14 +63,15 @@ forward() {
 	kill -s "$1" "$child" 2>/dev/null || true
 }
 
-# The child that starts the command and waits for it. Writes its process, and at its end its status.
+# The child that starts the command, when it is told to, and waits for it. Writes its process, and at its end its status.
 starter() {
 	local status=0
 	trap '' HUP INT TERM
 	trap - EXIT
+	read -r || return
 	(
 		exec <&"$input" >&"$output" {input}<&- {output}>&-
-		exec env --default-signal="$1" "${callers_language[@]}" "${@:2}"
+		exec env --default-signal="$1" "${callers_language[@]}" "${exec_any[@]}" "${@:2}"
 	) &
 	echo "$!"
 	# not while the command runs: whoever reads that might wait for the end of all that is written there
@@ -90,8 +91,9 @@ run_in_session() {
 	trap 'forward TERM' TERM
 	exec {input}<&0 {output}>&1
 	coproc starter "$defaults" "${after[@]}"
-	# bash closes its own copy when the child is gone
+	# bash closes its own copy, and forgets that there was one, when the child is gone
 	exec {answers}<&"${COPROC[0]}"
+	echo >&"${COPROC[1]}"
 	read -r child <&"$answers"
 	[[ -z $signal ]] || forward "$signal"
 	read -r child_status <&"$answers" || child_status=$exit_refused
