@@ -609,7 +609,7 @@ degraded() {
 	dm_linear note0 "$(disk 5)" 8192
 	dm_linear note1 "$(disk 5)" 8192 8192
 	dm_make origin "0 65536 raid raid1 3 0 region_size 1024 2 /dev/mapper/note0 $(disk 1) /dev/mapper/note1 $SCSI"
-	wait_until 60 eval '[[ $(dmsetup status origin) == *" AA "* ]]'
+	wait_until 60 eval 'dmsetup status origin | grep -q " AA "'
 	filled /dev/mapper/origin --length 16M
 	[[ $1 != deleted ]] || scsi_debug_delete
 	[[ $1 != offline ]] || echo offline >"/sys/block/${SCSI##*/}/device/state"
