@@ -194,6 +194,7 @@ refused_or_done() {
 	# All that the module reads and writes is checked by KASAN, which the kernel has.
 	grep -q ' kasan_report$' /proc/kallsyms
 	grep -q __asan_report_store8_noabort "$KO"
+	grep -q __ubsan_handle_out_of_bounds "$KO"
 	grep -q '^ *debug_locks: *1$' /proc/lockdep_stats
 	# slub looks at what the driver frees.
 	for cache in /sys/kernel/slab/kmalloc-*; do
