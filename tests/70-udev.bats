@@ -411,12 +411,13 @@ opened() {
 	[[ -z ${lost:-} ]] || fail "led to what was built upon the image: $lost"
 }
 
-# home_on PV: an ext4 on the volume vg0/home there, mounted on $dir; made as home has it, if that is set.
+# home_on PV [OPTION...]: an ext4 on the volume vg0/home there, mounted on $dir; lvcreate has the options, or a size alone.
 home_on() {
+	local options=("${@:2}")
 	vgcreate -q -q vg0 "$1"
 	defer vgremove -q -q -ff -y vg0
-	[[ -n ${home:-} ]] || local home=(-L 64M)
-	lvcreate -q -q -y "${home[@]}" -n home vg0
+	[[ $# -gt 1 ]] || options=(-L 64M)
+	lvcreate -q -q -y "${options[@]}" -n home vg0
 	mkfs.ext4 -q -L onlv /dev/vg0/home
 	settle
 	dir=$(mount_test /dev/vg0/home home)
@@ -438,9 +439,7 @@ home_on() {
 
 @test "admin.md: a thin volume in an image is opened beside its origin" {
 	local dir
-	# shellcheck disable=SC2034 # of home_on
-	local home=(--type thin --thinpool pool -L 64M -V 64M)
-	home_on "$(disk 1)"
+	home_on "$(disk 1)" --type thin --thinpool pool -L 64M -V 64M
 	nightly pv "$(disk 1)" "$dir"
 	opened 'LVM in an image' lvm
 	[[ -e $DURING && -z $(holders "$(image_of nightly pv)") ]]

@@ -289,7 +289,7 @@ own_images() {
 		set -euTo pipefail
 		. "$1"
 		declare -A signal_status=([HUP]=129 [INT]=130 [PIPE]=141 [TERM]=143)
-		callers_language=(--) exec_any=() signal='' exit_refused=1 after=(sh -c 'exit 7')
+		callers_language=(--) signal='' exit_refused=1 after=(sh -c 'exit 7')
 		trap '[[ $BASH_COMMAND != "exec {answers}"* ]] || sleep 1' DEBUG
 		run_in_session
 		exit "$child_status"

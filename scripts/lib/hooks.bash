@@ -32,7 +32,7 @@ run_hook() {
 		[[ -z $lock_descriptor ]] || exec {lock_descriptor}>&-
 		[[ -z $mark_descriptor ]] || exec {mark_descriptor}>&-
 		umask "$callers_umask"
-		exec "${hook_env[@]}" "${exec_any[@]}" "$1" "$2" >&2
+		exec "${hook_env[@]}" "$1" "$2" >&2
 	) || status=$?
 	[[ $status -eq 0 ]] || say "the hook $1 $2 ended with $status"
 	return "$status"

@@ -71,7 +71,7 @@ starter() {
 	read -r || return
 	(
 		exec <&"$input" >&"$output" {input}<&- {output}>&-
-		exec env --default-signal="$1" "${callers_language[@]}" "${exec_any[@]}" "${@:2}"
+		exec env --default-signal="$1" "${callers_language[@]}" "${@:2}"
 	) &
 	echo "$!"
 	# not while the command runs: whoever reads that might wait for the end of all that is written there
