@@ -82,6 +82,70 @@ null_blk_delete() {
 	session_destroy s
 }
 
+# bad_make: /dev/mapper/bad, an origin of 16 MiB, with a session s.
+bad_make() {
+	filled "$(disk 1)" --length 16M
+	dm_make nothing "0 32768 error"
+	dm_linear bad "$(disk 1)" 32768
+	session_of "$(disk 2)" /dev/mapper/bad
+}
+
+# bad_reads_fail BOOLEAN: and nothing but reads.
+bad_reads_fail() {
+	if [[ $1 == 1 ]]; then
+		dm_switch bad "0 32768 delay /dev/mapper/nothing 0 0 $(disk 1) 0 0"
+		refuses EIO dd if=/dev/mapper/bad of=/dev/null bs=4096 count=1 iflag=direct status=none
+	else
+		dm_switch bad "0 32768 linear $(disk 1) 0"
+	fi
+}
+
+@test "device faults: the origin cannot be read for a while: readers are told; failed as soon as that fails a copy (I1, I2, I8)" {
+	local origin=/dev/mapper/bad image
+	bad_make
+	image=$(image_of s s1)
+	stamp fill "$origin" --seed "$SEED" --seq 2 --length 1M
+	bad_reads_fail 1
+	refuses EIO dd if="$image" of=/dev/null bs=4096 skip=512 count=1 iflag=direct status=none
+	image_is "$image" --length 1M
+	# What was preserved is not read again.
+	stamp fill "$origin" --seed "$SEED" --seq 3 --length 1M
+	state_is s active || fail "$(session_get s error)"
+	bad_reads_fail 0
+	image_is "$image"
+	stamp verify "$origin" --seed "$SEED" --seq 3 --length 1M
+
+	bad_reads_fail 1
+	zeroed "$origin" 2048
+	wait_until 10 state_is s failed
+	[[ $(session_get s s1/error) == 'EIO: '* ]] || fail "$(session_get s s1/error)"
+	image_fails "$image"
+	zeroed_mebibytes "$origin" 9 1
+	bad_reads_fail 0
+	image_fails "$image"
+	cmp -i $((8 << 20)):0 -n 4096 "$origin" /dev/zero
+	cmp -i $((9 << 20)):0 -n 1048576 "$origin" /dev/zero
+	session_destroy s
+}
+
+# It is preserved before it is changed in the image.
+@test "device faults: the origin cannot be read where an image is written: its writer is told; failed (I1, I2, I8)" {
+	local image
+	bad_make
+	image=$(image_of s s1)
+	zeroed "$image" 256
+	bad_reads_fail 1
+	zeroed "$image" 256
+	state_is s active || fail "$(session_get s error)"
+	refuses EIO zeroed "$image" 1024
+	wait_until 10 state_is s failed
+	[[ $(session_get s s1/error) == 'EIO: '* ]] || fail "$(session_get s s1/error)"
+	image_fails "$image"
+	bad_reads_fail 0
+	stamp verify /dev/mapper/bad --seed "$SEED" --seq 1
+	session_destroy s
+}
+
 # --- the difference storage errs -------------------------------------------------------------------------------------
 
 @test "device faults: the difference storage cannot be written for a moment: failed, and it stays so; the next take works (I1, I8)" {
@@ -385,14 +449,15 @@ error_of() {
 
 # --- disks with peculiarities ----------------------------------------------------------------------------------------
 
-# stormed ORIGIN OPTION...: filled, taken, stormed, judged, released.
+# stormed ORIGIN OPTION...: filled, taken, stormed, judged, released; differences go to DIFF.
 stormed() {
 	filled "$1" --block "${BLOCK:-512}"
-	session_of "$(disk 2)" "$1"
+	session_of "${DIFF:-$(disk 2)}" "$1"
 	storm "$1" "$(image_of s s1)" --block "${BLOCK:-512}" --max-size 32K "${@:2}"
 	state_is s active || fail "$(session_get s error)"
 	consistent "$(image_of s s1)"
 	[[ $(stat_of "$(image_of s s1)" chunks_preserved) -gt 100 ]]
+	[[ -z ${DIFF:-} || $(stat_of "$(image_of s s1)" chunks_stored) -gt 100 ]]
 	session_destroy s
 }
 
@@ -401,6 +466,23 @@ stormed() {
 	scsi_debug_make dev_size_mb=16 sector_size=4096
 	[[ $(blockdev --getss "$SCSI") -eq 4096 ]]
 	stormed "$SCSI" --count 2000
+}
+
+@test "device faults: differences on a SCSI disk with sectors of 4096 bytes" {
+	local BLOCK=4096 DIFF
+	echo 4M >"$MEMORY_LIMIT"
+	scsi_debug_make dev_size_mb=64 sector_size=4096
+	DIFF=$SCSI
+	null_blk_make nullo memory_backed=1 size=16 blocksize=4096
+	stormed /dev/nullo --count 2000
+}
+
+@test "device faults: differences on a null_blk with a cache of one mebibyte" {
+	local DIFF=/dev/nullc
+	echo 4M >"$MEMORY_LIMIT"
+	null_blk_make nullc memory_backed=1 size=64 blocksize=512 cache_size=1
+	dm_linear origin "$(disk 1)" 32768
+	stormed /dev/mapper/origin --count 2000
 }
 
 @test "device faults: a SCSI disk on which each command takes a while" {

@@ -260,6 +260,20 @@ configure_with_fault() {
 	each_fault failslab configure_with_fault
 }
 
+# destroy_with_fault N: rmdir and rmmod; both succeed.
+destroy_with_fault() {
+	session_make s "$DIFF" "$ORIGIN"
+	fault_arm failslab "$1"
+	rmdir "$SESSIONS/s/s1" "$SESSIONS/s"
+	module_unload
+	fault_disarm failslab
+	module_load
+}
+
+@test "faults: removing a session and unloading the module, allocation by allocation" {
+	RELOADS=1 FEWEST=0 each_fault failslab destroy_with_fault
+}
+
 # --- taking ----------------------------------------------------------------------------------------------------------
 
 # take_with_fault N: of a session of DEVICES, with differences in TARGET.

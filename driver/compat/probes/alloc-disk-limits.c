@@ -2,8 +2,8 @@
 /*
  * A disk is allocated with its limits since 6.9, 74fa8f9c553f "block: pass a
  * queue_limits argument to blk_alloc_disk". That it needs stable pages is one of
- * them since 6.11, "block: move the stable_writes flag to queue_limits". (What
- * has the one and not the other is not supported.)
+ * them since 6.11, 1a02f3a73f8c "block: move the stable_writes flag to
+ * queue_limits". (What has the one and not the other is not supported.)
  */
 #include <linux/blkdev.h>
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Since 6.17 btrfs has claimed its devices like other file systems, "btrfs: use
- * fs_holder_ops for all opened devices", and so is frozen by them. What the
- * headers show of it is the operation which it needed first, d9c37a4904ec "fs:
- * add a new remove_bdev() callback".
+ * Since 6.17 btrfs has claimed its devices like other file systems, 08fa138864d5
+ * "btrfs: use fs_holder_ops for all opened devices", and so is frozen by them.
+ * What the headers show of it is the operation which it needed first,
+ * d9c37a4904ec "fs: add a new remove_bdev() callback".
  */
 #include <linux/fs.h>
 
