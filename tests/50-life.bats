@@ -447,8 +447,17 @@ administer() {
 		echo taking
 		put "$SESSIONS/$name/active" 1 || fail "$(cat "$SESSIONS/$name/error")" || return
 		echo taken
-		dd if="$(image_of "$name" s1)" of=/dev/null bs=64K count=4 iflag=direct status=none || return
+		stays "$(image_of "$name" s1)" || return
 	done
+}
+
+# stays IMAGE: it is the same when it is read once more.
+stays() {
+	local sums=() n
+	for n in 0 1; do
+		sums[n]=$(dd if="$1" bs=256K count=4 iflag=direct status=none | cksum) || return
+	done
+	[[ ${sums[0]} == "${sums[1]}" ]] || fail "the image has changed: ${sums[*]}"
 }
 
 # unmake SESSION: as session_destroy, without waiting for udev.
@@ -466,13 +475,19 @@ all_have_taken() {
 	done
 }
 
-# pester: what others do meanwhile. Only the kill ends it.
-pester() {
+# again COMMAND...: whatever comes of it. Only the kill ends it.
+again() {
 	while :; do
-		! rmmod blksnap || echo 'the module went'
-		grep -ar . "$CONFIG" /sys/block/blksnap*/blksnap /sys/block/blksnap*/cbt >/dev/null || true
-		udevadm trigger --subsystem-match=block --action=change
+		"$@" || true
 	done 2>/dev/null
+}
+
+unload_active() {
+	! rmmod blksnap || echo 'the module went'
+}
+
+read_all() {
+	grep -ar . "$CONFIG" /sys/block/blksnap*/blksnap /sys/block/blksnap*/cbt >/dev/null
 }
 
 # track DEVICE: its changes, again and again. Only the kill ends it.
@@ -525,11 +540,15 @@ still_there() {
 	background stamp storm "$(disk 1)" "$(image_of s s1)" --seed "$SEED" --taken-seq 1 --length 16M --readers 2 --writers 2 \
 		--seconds $((seconds + 10)) >"$out/storm" 2>&1
 	stormer=$BACKGROUND
-	background pester >"$out/pester"
-	others+=("$BACKGROUND")
 	background track "$(disk 3)" >"$out/track" 2>&1
 	others+=("$BACKGROUND")
 	background write_files /mnt/test-origin >"$out/files" 2>&1
+	others+=("$BACKGROUND")
+	background again unload_active >"$out/unloaded"
+	others+=("$BACKGROUND")
+	background again read_all
+	others+=("$BACKGROUND")
+	background again udevadm trigger --subsystem-match=block --action=change
 	others+=("$BACKGROUND")
 	for n in 0 1 2 3; do
 		administrator "$n"
@@ -546,13 +565,13 @@ still_there() {
 		administrator "$n"
 	done
 	wait_until 60 all_have_taken 2 || fail "$(tail -n 5 "$out"/takes.*)"
-	still_there "${others[1]}" 'who tracks' "$out/track"
-	still_there "${others[2]}" 'who writes files' "$out/files"
+	still_there "${others[0]}" 'who tracks' "$out/track"
+	still_there "${others[1]}" 'who writes files' "$out/files"
 	for pid in "${ADMINISTRATORS[@]}" "${others[@]}"; do
 		kill_all "$pid"
 	done
 	wait "$stormer" || fail "$(cat "$out/storm")"
-	[[ ! -s $out/pester ]] || fail "$(cat "$out/pester")"
+	[[ ! -s $out/unloaded ]] || fail "$(cat "$out/unloaded")"
 	for n in 0 1 2 3; do
 		[[ ! -d $SESSIONS/p$n ]] || unmake "p$n"
 	done
