@@ -69,7 +69,7 @@ static bool granule_is_too_small(struct block_device *origin, long granule)
 	return (u64)bdev_nr_bytes(origin) / granule > GRANULES_MAX;
 }
 
-long diff_area_granule(struct block_device *origin, unsigned int wanted)
+long diff_area_granule(struct block_device *origin, long wanted, long most)
 {
 	struct request_queue *q = bdev_get_queue(origin);
 	long granule = GRANULE_MIN;
@@ -79,7 +79,7 @@ long diff_area_granule(struct block_device *origin, unsigned int wanted)
 	granule = max_t(long, granule, bdev_logical_block_size(origin));
 	granule = max_t(long, granule, granule_hint(queue_physical_block_size(q)));
 	granule = max_t(long, granule, granule_hint(queue_io_min(q)));
-	while (granule_is_too_small(origin, granule))
+	while (granule_is_too_small(origin, granule) && granule <= most / 2)
 		granule *= 2;
 	return granule;
 }

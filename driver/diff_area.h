@@ -171,11 +171,12 @@ struct diff_area {
  * diff_area_granule() - the unit of preserving for a device
  * @origin: the device
  * @wanted: what the administrator wants, in bytes; 0 leaves the choice
+ * @most: bytes; for the sake of a huge device alone nothing larger is chosen
  *
  * Context: any. Return: bytes, a power of two; or -EINVAL when @wanted is below
  * the device's logical block.
  */
-long diff_area_granule(struct block_device *origin, unsigned int wanted);
+long diff_area_granule(struct block_device *origin, long wanted, long most);
 
 /**
  * diff_area_create() - an area that preserves nothing yet

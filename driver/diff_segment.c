@@ -21,16 +21,21 @@
 #define SEGMENT_FLAGS (O_RDWR | O_LARGEFILE)
 #define SEGMENT_MODE 0600
 
-static struct diff_segment *segment_new(struct file *file, const char *who)
+/* Opening may make a file, which who has no memory must not leave. */
+static struct diff_segment *segment_open(const struct path *root,
+					 const char *path, int flags,
+					 const char *who)
 {
 	struct diff_segment *segment;
+	struct file *file;
 
-	if (IS_ERR(file))
-		return ERR_CAST(file);
 	segment = kzalloc(sizeof(*segment), GFP_KERNEL);
-	if (!segment) {
-		filp_close(file, NULL);
+	if (!segment)
 		return ERR_PTR(-ENOMEM);
+	file = file_open_root(root, path, SEGMENT_FLAGS | flags, SEGMENT_MODE);
+	if (IS_ERR(file)) {
+		kfree(segment);
+		return ERR_CAST(file);
 	}
 	segment->who = who;
 	segment->file = file;
@@ -42,17 +47,13 @@ struct diff_segment *diff_segment_open(const struct path *root,
 				       const char *path, const char *who)
 {
 	/* Links were followed when the path was written. */
-	return segment_new(file_open_root(root, path,
-					  SEGMENT_FLAGS | O_CREAT | O_NOFOLLOW,
-					  SEGMENT_MODE), who);
+	return segment_open(root, path, O_CREAT | O_NOFOLLOW, who);
 }
 
 struct diff_segment *diff_segment_open_unnamed(const struct path *directory,
 					       const char *who)
 {
-	return segment_new(file_open_root(directory, ".",
-					  SEGMENT_FLAGS | O_TMPFILE,
-					  SEGMENT_MODE), who);
+	return segment_open(directory, ".", O_TMPFILE, who);
 }
 
 /*
@@ -114,8 +115,11 @@ int diff_segment_allocate(struct diff_segment *segment, u64 bytes)
 	struct file *file = segment->file;
 	int ret = 0;
 
-	if (file_inode(file)->i_sb->s_magic == BTRFS_SUPER_MAGIC)
-		ret = compat_set_nocow(&file->f_path);
+	if (file_inode(file)->i_sb->s_magic == BTRFS_SUPER_MAGIC &&
+	    !compat_is_nocow(&file->f_path)) {
+		ret = compat_set_nocow(&file->f_path, true);
+		segment->nocow = !ret;
+	}
 	if (ret)
 		return ret;
 	segment->grown = true;
@@ -155,6 +159,8 @@ static void segment_restore(struct diff_segment *segment)
 		return;
 	}
 	ret = vfs_truncate(&segment->file->f_path, 0);
+	if (!ret && segment->nocow)
+		ret = compat_set_nocow(&segment->file->f_path, false);
 	if (!ret && segment->given)
 		ret = vfs_fallocate(segment->file, 0, 0, segment->given);
 	if (ret)
@@ -168,6 +174,8 @@ void diff_segment_close(struct diff_segment *segment)
 		pinned_file_unpin(segment->pin);
 	if (segment->guarded)
 		file_io_unguard(segment->file);
+	else if (segment->grown)
+		file_io_unprepare(segment->file);
 	if (segment->made)
 		segment_unlink(segment);
 	else if (segment->grown || segment->used)

@@ -21,6 +21,7 @@ struct pinned_file;
  * @used: what is stored is written to it by its file system; set by the owner
  * @made: by us, with a name: it is removed in the end; set by the owner
  * @grown: by us, from nothing: it is made empty again in the end
+ * @nocow: by us, and not before
  */
 struct diff_segment {
 	struct list_head node;
@@ -32,6 +33,7 @@ struct diff_segment {
 	bool used;
 	bool made;
 	bool grown;
+	bool nocow;
 };
 
 /* Larger ones are not made: a pin ends at 16 TiB, and so do files of ext4. */

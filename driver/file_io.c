@@ -33,6 +33,12 @@ void file_io_prepare(struct file *file)
 		mapping_set_unevictable(file->f_mapping);
 }
 
+void file_io_unprepare(struct file *file)
+{
+	if (file_inode(file)->i_sb->s_magic == TMPFS_MAGIC)
+		mapping_clear_unevictable(file->f_mapping);
+}
+
 /*
  * An immutable file cannot be opened for writing, truncated, renamed or removed.
  * The flag is that of the inode in memory, and does not outlive it.
@@ -61,7 +67,7 @@ void file_io_unguard(struct file *file)
 	inode_lock(inode);
 	inode->i_flags &= ~S_IMMUTABLE;
 	inode_unlock(inode);
-	mapping_clear_unevictable(file->f_mapping);
+	file_io_unprepare(file);
 }
 
 static ssize_t file_io_write(struct file *file, struct kiocb *kiocb,

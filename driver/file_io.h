@@ -49,6 +49,12 @@ bool file_io_is_possible(const struct file *file);
 void file_io_prepare(struct file *file);
 
 /**
+ * file_io_unprepare() - undoes file_io_prepare(). Context: any.
+ * @file: the file
+ */
+void file_io_unprepare(struct file *file);
+
+/**
  * file_io_guard() - from now on nobody else changes the file
  * @file: open for writing, by the caller alone
  *

@@ -86,6 +86,11 @@ static void image_submit_bio(struct bio *bio)
 		image_end_bio(bio, errno_to_blk_status(-EINVAL));
 		return;
 	}
+	/* Linux 6.1 lets a partition be added that ends behind its disk. */
+	if (bio_end_sector(bio) > area->sectors) {
+		bio_io_error(bio);
+		return;
+	}
 	if (!diff_area_tryuse(area)) {
 		bio_io_error(bio);
 		return;

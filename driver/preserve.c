@@ -421,10 +421,16 @@ static bool preserve_park_on(struct diff_area *area, struct chunk *chunk,
 	return parked;
 }
 
-static enum starved_class preserve_class(const struct preserving *work,
+static enum starved_class preserve_class(const struct diff_area *area,
+					 const struct preserving *work,
 					 const struct origin_write *write)
 {
-	return work->urgent ? STARVED_STORE : starved_class(write);
+	if (work->urgent)
+		return STARVED_STORE;
+	/* memory_limit was lowered: no store makes room for it, so not for ever. */
+	if (area->config.granule > memory_most())
+		return STARVED_AWAITED;
+	return starved_class(write);
 }
 
 /*
@@ -438,7 +444,8 @@ static void preserve_starve(struct diff_area *area, struct preserving *work,
 {
 	if (work->err == -ENOMEM)
 		delay = min_t(u64, delay, PRESERVE_RETRY_NS);
-	starved_add(&area->starved, preserve_class(work, write), write, delay);
+	starved_add(&area->starved, preserve_class(area, work, write), write,
+		    delay);
 	diff_area_store_soon(area);
 
 	smp_mb(); /* pairs with the change of state, and with the relief */
@@ -453,8 +460,8 @@ static enum gate_answer preserve_want(struct diff_area *area,
 				      struct preserving *work,
 				      struct origin_write *write)
 {
-	u64 left = starved_left(&area->starved, preserve_class(work, write), write,
-				&area->config.storage->stored_ns);
+	u64 left = starved_left(&area->starved, preserve_class(area, work, write),
+				write, &area->config.storage->stored_ns);
 
 	if (left) {
 		preserve_starve(area, work, write, left);

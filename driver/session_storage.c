@@ -8,6 +8,7 @@
 #include <linux/blkdev.h>
 #include <linux/math64.h>
 #include <linux/mutex.h>
+#include <linux/overflow.h>
 #include <linux/sizes.h>
 
 #include "diff_storage.h"
@@ -255,7 +256,10 @@ static u64 session_storage_origin_bytes(struct session *session)
 	u64 bytes = 0;
 
 	list_for_each_entry(snapshot, &session->snapshots, node)
-		bytes += bdev_nr_bytes(snapshot_bdev(snapshot));
+		if (check_add_overflow(bytes,
+				       (u64)bdev_nr_bytes(snapshot_bdev(snapshot)),
+				       &bytes))
+			return U64_MAX;
 	return bytes;
 }
 
@@ -266,6 +270,7 @@ static u64 session_storage_default_limit(struct session *session)
 			    DIFF_ORIGIN_SHARE);
 	u64 room = session->storage->ops->room(session->storage);
 
+	share = max(share, (u64)DIFF_STORAGE_STEP);
 	return round_down(min(share, room / 2), DIFF_STORAGE_STEP);
 }
 

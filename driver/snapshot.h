@@ -4,6 +4,7 @@
 
 #include <linux/list.h>
 #include <linux/mutex.h>
+#include <linux/sizes.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
@@ -15,6 +16,7 @@
 #include "stack.h"
 
 #define SNAPSHOT_NAME_MAX 64
+#define CHUNK_SIZE_MAX SZ_64M
 
 struct cbt_freeze;
 struct diff_storage;

@@ -131,6 +131,8 @@ void starved_add(struct starved *starved, enum starved_class class,
 	spin_lock_irqsave(&starved->lock, flags);
 	__starved_insert(&starved->lists[class], write);
 	spin_unlock_irqrestore(&starved->lock, flags);
+	/* hold_limit_ms may be lowered meanwhile. */
+	delay_ns = min_t(u64, delay_ns, NSEC_PER_SEC);
 	/* After it: a timer that finds nobody is not set again. */
 	timer_reduce(&starved->timer,
 		     jiffies + nsecs_to_jiffies(delay_ns + NSEC_PER_MSEC));

@@ -86,14 +86,16 @@ static void take_close_origins(struct session *session, struct snapshot *until)
 
 static int snapshot_pick_granule(struct snapshot *snapshot)
 {
+	long most = memory_bound() / GRANULE_SHARE;
 	long granule = diff_area_granule(snapshot_bdev(snapshot),
-					 snapshot->chunk_size);
+					 snapshot->chunk_size,
+					 min_t(long, most, CHUNK_SIZE_MAX));
 
 	if (granule < 0)
 		return error_set(&snapshot->error, snapshot->label, granule,
 				 "chunk_size is below the logical block of %s",
 				 snapshot->device);
-	if (granule > memory_bound() / GRANULE_SHARE)
+	if (granule > most)
 		return error_set(&snapshot->error, snapshot->label, -EINVAL,
 				 "chunk_size %ld is more than a quarter of memory_limit",
 				 granule);

@@ -139,9 +139,13 @@ int value_get_size(const char *page, size_t count, const char *attr,
 
 int value_get_param_size(const char *value, const char *name, u64 *bytes)
 {
-	char *copy = kmemdup_nul(value, strcspn(value, "\n"), GFP_KERNEL);
+	size_t length = strlen(value);
+	char *copy;
 	int ret;
 
+	if (length && value[length - 1] == '\n')
+		length--;
+	copy = kmemdup_nul(value, length, GFP_KERNEL);
 	if (!copy)
 		return -ENOMEM;
 	ret = value_parse_size(copy, bytes);

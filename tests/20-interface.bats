@@ -45,6 +45,7 @@ usual() {
 	logged_refusal EINVAL put "$dir/memory_limit" 1T
 	# No digits; more than 64 bits can hold, which would be 4 MiB; 0; octal or not.
 	logged_refusal EINVAL put "$dir/memory_limit" M
+	logged_refusal EINVAL put "$dir/memory_limit" $'16M\nmuch'
 	logged_refusal ERANGE put "$dir/memory_limit" 18446744073713746944
 	logged_refusal ERANGE put "$dir/memory_limit" 16777216T
 	[[ $(cat "$dir/memory_limit") -eq 8388608 ]]
@@ -127,6 +128,17 @@ usual() {
 	session_take s
 	[[ $(cat "$SESSIONS/s/s1/chunk_size") -eq 65536 ]]
 	[[ $(cat "$SESSIONS/s/s2/chunk_size") -eq 4096 ]]
+	session_destroy s
+}
+
+@test "interface: chunk_size 0 picks no more than memory_limit allows, however large the device is" {
+	echo 8M >/sys/module/blksnap/parameters/memory_limit
+	# Four exbibytes.
+	dm_make huge "0 $((1 << 53)) zero"
+	session_of "$(disk 2)" /dev/mapper/huge
+	[[ $(cat "$SESSIONS/s/s1/chunk_size") -eq $((2 << 20)) ]]
+	dd if=/dev/urandom of=/dev/mapper/huge bs=4096 seek=$(((1 << 50) - 1)) count=1 oflag=direct conv=notrunc status=none
+	[[ $(session_get s state) == active && $(stat_of "$(image_of s s1)" chunks_preserved) -eq 1 ]]
 	session_destroy s
 }
 

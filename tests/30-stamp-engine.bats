@@ -1104,6 +1104,51 @@ memory_below() {
 	session_destroy s
 }
 
+@test "engine: I1: hold_limit_ms is lowered while writers wait: it holds for them" {
+	local writer
+	skip_unless_diff device 'it needs a device that fails'
+	echo 4M >"$MEMORY_LIMIT"
+	echo 900000 >/sys/module/blksnap/parameters/hold_limit_ms
+	dm_linear store "$(disk 2)" 131072
+	session_of /dev/mapper/store "$(disk 1)"
+	dmsetup suspend --nolockfs --noflush store
+	defer dmsetup resume store
+	background dd if=/dev/zero of="$(disk 1)" bs=1M count=24 oflag=direct conv=notrunc status=none
+	writer=$BACKGROUND
+	sleep 3
+	state_is s active
+	hangs "$writer" || fail 'it does not wait: nothing was shown'
+	echo 1000 >/sys/module/blksnap/parameters/hold_limit_ms
+	wait_until 10 state_is s failed
+	wait "$writer"
+	dmsetup resume store
+	session_destroy s
+}
+
+@test "engine: I1: memory_limit is lowered below a granule: what is written back does not wait for ever" {
+	local pid
+	skip_unless_diff device 'only to say it once'
+	echo 64M >"$MEMORY_LIMIT"
+	echo 1000 >/sys/module/blksnap/parameters/hold_limit_ms
+	session_make s "$(disk 2)" "$(disk 1)" "$(disk 3)"
+	put "$SESSIONS/s/s1/chunk_size" 16M
+	session_take s
+	echo 4M >"$MEMORY_LIMIT"
+	# Something is stored all the time.
+	background fio --name=others --filename="$(disk 3)" --rw=randwrite --bs=4k --ioengine=psync --direct=1 --size=900M \
+		--rate_iops=100 --output="$BATS_TEST_TMPDIR/fio"
+	pid=$BACKGROUND
+	wait_until 10 eval '[[ $(stat_of "$(image_of s s2)" chunks_preserved) -gt 100 ]]'
+	written_back "$(disk 1)" 1
+	wait_until 20 eval '[[ $(session_get s s1/state) == failed ]]'
+	[[ $(session_get s s1/error) == 'ETIMEDOUT: '* ]]
+	wait_until 20 nothing_is_written_back
+	[[ $(session_get s s2/state) == active ]]
+	kill -0 "$pid" || fail "$(cat "$BATS_TEST_TMPDIR/fio")"
+	end_background "$pid"
+	session_destroy s
+}
+
 @test "engine: I1: a difference storage that hangs: a session that has preserved all of it already does not prolong that" {
 	local origin start
 	skip_unless_diff device 'it needs a device that fails'

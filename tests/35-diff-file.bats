@@ -168,6 +168,46 @@ guarded() {
 	session_destroy s
 }
 
+@test "diff file: an empty one on btrfs has copy-on-write again, and checksums, after a take that is refused and after the release" {
+	local dir
+	fs_on "$(disk 2)" btrfs
+	: >"$dir/diff"
+	: >"$dir/without"
+	chattr +C "$dir/without"
+	# On its own origin all of it is allocated, which has not so much.
+	session_make s "$dir/diff" "$(disk 2)"
+	put "$SESSIONS/s/diff_limit" 4G
+	refused_take s ENOSPC
+	session_destroy s
+	session_make s "$dir/diff" "$(disk 1)"
+	put "$SESSIONS/s/diff_limit" 100M
+	[[ $(lsattr "$dir/diff") != *C*/* && $(stat -c %s "$dir/diff") -eq 0 ]] || fail "$(lsattr "$dir/diff")"
+	session_take s
+	[[ $(lsattr "$dir/diff") == *C*/* ]]
+	session_release s
+	[[ $(lsattr "$dir/diff") != *C*/* && $(stat -c %s "$dir/diff") -eq 0 ]] || fail "$(lsattr "$dir/diff")"
+	put "$SESSIONS/s/diff_file" "$dir/without"
+	session_take s
+	session_release s
+	[[ $(lsattr "$dir/without") == *C*/* ]]
+	session_destroy s
+	umount "$dir"
+	fs_whole "$(disk 2)" btrfs
+}
+
+@test "diff file: of a tiny origin it is not too small" {
+	local dir
+	fs_on "$(disk 2)" ext4
+	dm_linear tiny "$(disk 1)" 128
+	session_of "$dir/diff" /dev/mapper/tiny
+	[[ $(session_get s diff_limit) -eq 65536 ]]
+	dd if=/dev/urandom of=/dev/mapper/tiny bs=64K count=1 oflag=direct conv=notrunc status=none
+	cmp -n 65536 "$(image_of s s1)" /dev/zero
+	[[ $(session_get s state) == active ]]
+	session_destroy s
+	umount "$dir"
+}
+
 @test "diff file: on btrfs with copy-on-write, which is unwritten again afterwards" {
 	local dir
 	fs_on "$(disk 2)" btrfs

@@ -37,6 +37,33 @@ tree_make() {
 	session_destroy s
 }
 
+@test "image write: what is behind the end of an image, in a partition that somebody adds there, is not there (EIO)" {
+	local image part at
+	null_blk_make nullo memory_backed=1 size=16 blocksize=512
+	filled /dev/nullo
+	session_of "$(disk 2)" /dev/nullo
+	image=$(image_of s s1) part=$(image_of s s1)p9
+	# 768 sectors of the image, and 1280 that it does not have.
+	if ! addpart "$image" 9 32000 2048; then
+		session_destroy s
+		skip 'this kernel does not add it'
+	fi
+	settle
+	for at in 96 97 191 255; do
+		refuses EIO timeout 10 dd if=/dev/zero of="$part" bs=4K seek="$at" count=1 oflag=direct conv=notrunc status=none
+		refuses EIO timeout 10 dd if="$part" of=/dev/null bs=4K skip="$at" count=1 iflag=direct status=none
+	done
+	# Half of it.
+	refuses EIO timeout 10 dd if=/dev/zero of="$part" bs=4K seek=391168 count=1 oflag=direct,seek_bytes conv=notrunc status=none
+	[[ $(stat_of "$image" chunks_preserved) -eq 0 ]]
+	dd if=/dev/zero of="$part" bs=4K seek=95 count=1 oflag=direct conv=notrunc status=none
+	[[ $(stat_of "$image" chunks_written) -eq 1 ]]
+	image_is "$image" --length 16380K
+	state_is s active || fail "$(session_get s error)"
+	delpart "$image" 9
+	session_destroy s
+}
+
 @test "image write: I2 I3: image and origin are written at the same places at once" {
 	local dev image origin
 	dev=$(disk 1)

@@ -497,14 +497,25 @@ driver_events() {
 	awk -v RS= '/BLKSNAP_EVENT=/' "$1"
 }
 
+# found_on DEVICE...: prints what udev knows of what is on them.
+found_on() {
+	local device
+	for device; do
+		udevadm info --query=property "$device" | grep -E '^ID_(FS|PART)_' | sort || true
+	done
+}
+
 @test "udev: the overflow is told by an event and by poll, once for each image" {
-	local image seen=$BATS_TEST_TMPDIR/seen woken=$BATS_TEST_TMPDIR/woken monitor poller
+	local image before seen=$BATS_TEST_TMPDIR/seen woken=$BATS_TEST_TMPDIR/woken monitor poller
 	echo 4M >/sys/module/blksnap/parameters/memory_limit
 	dm_linear small "$(disk 5)" 16384
-	mkfs.ext4 -q -L onext4 "$(disk 1)"
+	partition "$(disk 1)" 64M 32M
+	mkfs.ext4 -q -L onext4 "$(part "$(disk 1)" 1)"
 	settle
 	session_of /dev/mapper/small "$(disk 1)"
 	image=$(image_of s s1)
+	before=$(found_on "$image" "${image}p1")
+	[[ $before == *ID_PART_TABLE_TYPE=*ID_PART_ENTRY_UUID=* && $before == *ID_FS_UUID=* ]] || fail "$before"
 	udevadm monitor --property --udev --subsystem-match=block >"$seen" 3>&- &
 	monitor=$!
 	defer kill "$monitor"
@@ -536,9 +547,10 @@ driver_events() {
 	grep -qx BLKSNAP_SNAPSHOT=s1 <<<"$output"
 	grep -qx "BLKSNAP_ORIGIN=$(major_minor "$(disk 1)")" <<<"$output"
 	# What was known of the image is still shown, though nothing can be read from it any more.
-	udevadm trigger --settle "$image"
+	udevadm trigger --settle "$image" "${image}p1"
 	identified "$image" s s1 "$(disk 1)"
-	[[ $(lsblk -dnro FSTYPE,LABEL "$image") == 'ext4 onext4' ]]
+	[[ $(lsblk -dnro FSTYPE,LABEL "${image}p1") == 'ext4 onext4' ]]
+	diff - <(found_on "$image" "${image}p1") <<<"$before"
 	[[ /dev/blksnap/s/s1 -ef $image ]]
 	session_destroy s
 	[[ ! -e /dev/blksnap ]]

@@ -589,12 +589,17 @@ teardown() {
 	exec {held}>&-
 	run -0 --separate-stderr blksnap backup "$backups" --json --session s
 	[[ $(jq -r '.[].device' <<<"$output" | paste -sd' ') == "$dev /dev/mapper/second" ]]
+	# Nor does one whose image was written to.
+	dd if=/dev/urandom of=/dev/blksnap/s/origin bs=4096 count=1 oflag=direct status=none
+	run -1 --separate-stderr blksnap backup "$backups" --json --full --session s
+	[[ $stderr == *"$dev: its image was written to"* ]]
+	[[ $(jq -r '.[].device' <<<"$output") == /dev/mapper/second ]]
 	blksnap release s
 	exec {held}>>"$chain/.lock"
 	flock "$held"
 	run -1 --separate-stderr blksnap verify --json "$backups"
 	[[ $stderr == *"$chain is in use by another"* ]]
-	[[ $(jq -s -r '.[].state' <<<"$output" | paste -sd' ') == 'unknown good good' ]]
+	[[ $(jq -s -r '.[].state' <<<"$output" | paste -sd' ') == 'unknown good good good' ]]
 	exec {held}>&-
 	# Names that begin with a dash are names.
 	mkdir "$SESSIONS/s" "$SESSIONS/s/-x"
@@ -1194,7 +1199,10 @@ teardown() {
 	hook ignored.dpkg-old
 	hook 05-not-executable
 	chmod -x "$hooks/05-not-executable"
+	hook 15-other.sh
 	backed_up
+	[[ $output == *"$hooks/15-other.sh is not called"* && $output != *ignored* && $output != *executable* ]] || fail "$output"
+	rm "$hooks/15-other.sh"
 	[[ $(called) == '10-first pre-take,20_second pre-take,20_second post-take,10-first post-take' ]]
 	# No session before the take; one, and a backup not yet, after it.
 	[[ $(wc -l <"$seen") -eq 2 ]]

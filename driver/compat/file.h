@@ -39,15 +39,16 @@ static inline bool compat_is_nocow(const struct path *path)
 	       attr.flags & FS_NOCOW_FL;
 }
 
-/* Switches off copy-on-write for a file that is still empty. */
-static inline int compat_set_nocow(const struct path *path)
+/* Switches copy-on-write off, or on again, for a file that is empty. */
+static inline int compat_set_nocow(const struct path *path, bool nocow)
 {
 	struct compat_file_attr attr;
 	int ret = vfs_fileattr_get(path->dentry, &attr);
 
 	if (ret)
 		return ret;
-	fileattr_fill_flags(&attr, attr.flags | FS_NOCOW_FL);
+	fileattr_fill_flags(&attr, nocow ? attr.flags | FS_NOCOW_FL :
+					   attr.flags & ~FS_NOCOW_FL);
 	return vfs_fileattr_set(compat_idmap(path->mnt), path->dentry, &attr);
 }
 

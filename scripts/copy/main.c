@@ -3,14 +3,14 @@
  * blksnap-copy: moves the data of `blksnap backup`, `verify`, `merge` and `restore`, which know what is to be moved.
  *
  *	save [--map FILE --block SIZE] [--since N] [--kept INDEX [--kept-since N]] [--unwritten FILE] [--size BYTES]
- *			--heading TEXT IMAGE DATA INDEX
+ *			[--diskseq N] --heading TEXT IMAGE DATA INDEX
  *		writes a backup of IMAGE. Without --since a full: DATA is IMAGE with holes. With it, one after the other,
  *		the blocks of which the map has a byte above N. INDEX has their checksums, below a line with the heading.
  *		--kept: the index of a backup to the same DATA that was interrupted. What it has is kept, but for blocks
  *		with a byte above --kept-since; DATA has to be as long as it says. --unwritten: how much was written to
  *		IMAGE. As soon as that is not 0, nothing more is indexed, and it fails. --size: what IMAGE has to have; one
  *		that is just being released has less.
- *	send [--map FILE --block SIZE --since N] [--unwritten FILE] [--size BYTES] IMAGE
+ *	send [--map FILE --block SIZE --since N] [--unwritten FILE] [--size BYTES] [--diskseq N] IMAGE
  *		the same to stdout, which ends with a line that tells the other end whether it has all. It does not get that
  *		line if IMAGE was written to.
  *	restore [--device [--larger]] TARGET SIZE {full|packed DATA INDEX}...

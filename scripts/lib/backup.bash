@@ -281,9 +281,11 @@ backup_session() {
 	for snapshot in "${snapshots[@]}"; do
 		need_name "$snapshot"
 		[[ -d $configfs/sessions/$session/$snapshot ]] || fail "no snapshot '$snapshot' in '$session'"
+	done
+	if [[ ${#snapshots[@]} -eq 1 ]]; then
 		read_image "$session" "$snapshot"
 		need_unwritten
-	done
+	fi
 	if [[ $directory == - ]]; then
 		backup_stream "$snapshot"
 	elif [[ ${#snapshots[@]} -eq 1 ]]; then
@@ -373,7 +375,7 @@ Usage: blksnap backup DIRECTORY --diff PATH [--limit SIZE] [OPTION...] DEVICE...
 
 Takes a snapshot of the devices at one instant, as `blksnap take` does, copies the
 images into DIRECTORY, and releases the snapshot; or copies images of a session that
-is there. Each device gets a directory of its own in DIRECTORY, named after the last
+is there, if nothing was written to them. Each device gets a directory of its own in DIRECTORY, named after the last
 part of its path, with a chain of backups: 00001, 00002, ... What is backed up is what
 has changed since the last one, if that is known: the device is tracked, and was when
 that was made. If not, it is all of the device, and why is said. To go on with a chain

@@ -12,14 +12,17 @@ hooks_begun=''
 # What gives them the language of the caller back, and the signals that this process ignores when it is about to end.
 hook_env=()
 
-# find_hooks DIRECTORY: sets hooks to its executables, in the order in which they run.
+# find_hooks DIRECTORY: sets hooks to its executables, in the order in which they run. What packages and editors leave there is not told of.
 find_hooks() {
 	local hook found
 	[[ -d $1 ]] || return 0
 	get_listing found "$1" '*' || exit "$exit_refused"
 	for hook in "${found[@]}"; do
-		if [[ -f $hook && -x $hook && ${hook##*/} =~ ^[A-Za-z0-9_-]+$ ]]; then
+		[[ -f $hook && -x $hook ]] || continue
+		if [[ ${hook##*/} =~ ^[A-Za-z0-9_-]+$ ]]; then
 			hooks+=("$hook")
+		elif [[ ! $hook =~ (~|\.(dpkg|ucf)-[a-z]+)$ ]]; then
+			say "$hook is not called: names of hooks have letters, digits, - and _ only"
 		fi
 	done
 }

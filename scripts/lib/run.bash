@@ -15,8 +15,9 @@ is taken, once COMMAND has ended. COMMAND finds in its environment
   BLKSNAP_SESSION   the session's name
   BLKSNAP_IMAGES    the images' paths, in the order of the devices, with spaces
 
-Exit codes: that of COMMAND, 128 + N if signal N ended it; 126 if it cannot be
-executed, 127 if there is none such; 125 if the snapshot was not taken.
+Exit codes: that of COMMAND, 128 + N if signal N ended it, or came before it was
+begun; 126 if it cannot be executed, 127 if there is none such; 125 if the snapshot
+was not taken for another reason.
 END
 }
 

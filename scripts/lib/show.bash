@@ -81,9 +81,9 @@ usage_show() {
 	cat <<'END'
 Usage: blksnap show SESSION [--json]
 
-Prints everything that is known of a session, its snapshots and their images, with
-the statistics. Exit codes: 0 done; 1 no such session; 2 wrong usage; 3 the driver
-is not loaded.
+Prints what is set and known of a session, its snapshots and their images, with the
+statistics, but not with what changed (blksnap changed). Exit codes: 0 done; 1 no such
+session; 2 wrong usage; 3 the driver is not loaded.
 END
 }
 

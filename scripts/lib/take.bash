@@ -8,7 +8,8 @@ usage_take() {
 Usage: blksnap take SESSION --diff PATH [--limit SIZE] [--json] DEVICE...
 
 Takes a snapshot of all devices at one instant and prints the path of each image,
-/dev/blksnap/SESSION/SNAPSHOT. A snapshot is named after its device.
+/dev/blksnap/SESSION/SNAPSHOT, or /dev/blksnapN where udev has made no such link. A
+snapshot is named after its device.
 
   --diff PATH    where overwritten data is kept: a block device, a file (made if
                  it is missing, and then removed at the release), a directory
