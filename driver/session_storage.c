@@ -270,7 +270,7 @@ static u64 session_storage_default_limit(struct session *session)
 			    DIFF_ORIGIN_SHARE);
 	u64 room = session->storage->ops->room(session->storage);
 
-	share = max(share, (u64)DIFF_STORAGE_STEP);
+	share = max_t(u64, share, DIFF_STORAGE_STEP);
 	return round_down(min(share, room / 2), DIFF_STORAGE_STEP);
 }
 

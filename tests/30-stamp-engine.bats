@@ -1138,9 +1138,9 @@ memory_below() {
 	background fio --name=others --filename="$(disk 3)" --rw=randwrite --bs=4k --ioengine=psync --direct=1 --size=900M \
 		--rate_iops=100 --output="$BATS_TEST_TMPDIR/fio"
 	pid=$BACKGROUND
-	wait_until 10 eval '[[ $(stat_of "$(image_of s s2)" chunks_preserved) -gt 100 ]]'
+	wait_until 10 eval "[[ \$(stat_of '$(image_of s s2)' chunks_preserved) -gt 100 ]]"
 	written_back "$(disk 1)" 1
-	wait_until 20 eval '[[ $(session_get s s1/state) == failed ]]'
+	wait_until 20 state_is s failed
 	[[ $(session_get s s1/error) == 'ETIMEDOUT: '* ]]
 	wait_until 20 nothing_is_written_back
 	[[ $(session_get s s2/state) == active ]]
