@@ -354,9 +354,10 @@ commands_take() {
 	wait_until 60 sh -c "echo $1 2>/dev/null >/sys/bus/pseudo/drivers/scsi_debug/delay"
 }
 
-# slow_down [TICKS]: for each of some commands.
+# slow_down [TICKS]: for each of some commands. After 30 s the kernel would give one up.
 slow_down() {
-	commands_take $((${1:-500} * ${BLKSNAP_SLOW:-1}))
+	local ticks=$((${1:-500} * ${BLKSNAP_SLOW:-1}))
+	commands_take $((ticks < 6000 ? ticks : 6000))
 }
 
 # waits_in_background COMMAND...: its PID is added to WAITING.
