@@ -41,6 +41,7 @@ static sector_t storage_begin_round(struct diff_storage *storage)
 	need = max(storage->low, storage->wanted);
 	storage->wanted = 0;
 	storage->begun++;
+	storage->remarked = false;
 	spin_unlock(&storage->lock);
 	return need;
 }
@@ -111,8 +112,12 @@ static void storage_end_round(struct diff_storage *storage, sector_t need,
 	bool tell = false;
 
 	spin_lock(&storage->lock);
-	/* Somebody may have taken what has just been added. */
-	if (storage_free(storage) < need && (err || !storage_may_grow(storage))) {
+	/*
+	 * Somebody may have taken what has just been added. Who has made room
+	 * meanwhile, and said so, is to have another round.
+	 */
+	if (storage_free(storage) < need && !storage->remarked &&
+	    (err || !storage_may_grow(storage))) {
 		tell = !storage->full;
 		storage->full = true;
 		storage->full_err = err;
@@ -150,6 +155,7 @@ void diff_storage_set_marks(struct diff_storage *storage, u64 limit, u64 low)
 	storage->limit = limit >> SECTOR_SHIFT;
 	storage->low = low >> SECTOR_SHIFT;
 	storage->full = false;
+	storage->remarked = true;
 	due = storage_is_due(storage);
 	spin_unlock(&storage->lock);
 	if (due)

@@ -98,7 +98,7 @@ struct diff_storage_config {
  * @config: set once
  * @bdev: the device that it lies on, or NULL; set by the kind's open function
  * @extents: where each sector lies, by position; grows only
- * @lock: protects the next nine
+ * @lock: protects the next ten
  * @size: sectors that there are
  * @used: sectors that are given out; they are never taken back one by one
  * @limit: up to what size it may grow, in sectors
@@ -107,6 +107,7 @@ struct diff_storage_config {
  * @begun: rounds of @grow_work that have begun
  * @ended: the last one that has come to its end
  * @full: that did not get enough, and nothing has been added since
+ * @remarked: the marks were set since the round began
  * @full_err: what growing failed with then; 0: nothing more may be added
  * @wq: for @grow_work alone, since stores wait for it
  * @grow_work: grows, or says that it does not
@@ -120,7 +121,7 @@ struct diff_storage {
 	struct diff_storage_config config;
 	struct block_device *bdev;
 	struct maple_tree extents;
-	spinlock_t lock;	/* protects the next nine */
+	spinlock_t lock;	/* protects the next ten */
 	sector_t size;
 	sector_t used;
 	sector_t limit;
@@ -129,6 +130,7 @@ struct diff_storage {
 	unsigned int begun;
 	unsigned int ended;
 	bool full;
+	bool remarked;
 	int full_err;
 	struct workqueue_struct *wq;
 	struct work_struct grow_work;

@@ -108,6 +108,7 @@ static void preserve_loaded(struct chunk *chunk, int err)
 		chunk_drop_pages(chunk);
 	}
 	preserve_end_load(area, chunk, !err);
+	smp_mb(); /* pairs with memory_refuse(): what is ready now is to be stored */
 	if (memory_is_short() || READ_ONCE(area->state) != DIFF_AREA_ACTIVE ||
 	    atomic_read(&area->settling))
 		diff_area_store_soon(area);

@@ -476,10 +476,11 @@ all_have_taken() {
 	done
 }
 
-# again COMMAND...: whatever comes of it. Only the kill ends it.
+# again COMMAND...: whatever comes of it. Only the kill ends it. On a slow kernel it leaves some time to the others.
 again() {
 	while :; do
 		"$@" || true
+		[[ ${BLKSNAP_SLOW:-1} -eq 1 ]] || sleep 3
 	done 2>/dev/null
 }
 
