@@ -550,7 +550,7 @@ still_there() {
 	others+=("$BACKGROUND")
 	background again read_all
 	others+=("$BACKGROUND")
-	background again udevadm trigger --subsystem-match=block --action=change
+	background again udevadm trigger --settle --subsystem-match=block --action=change
 	others+=("$BACKGROUND")
 	for n in 0 1 2 3; do
 		administrator "$n"
