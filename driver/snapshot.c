@@ -15,7 +15,6 @@
 #include "tracker.h"
 #include "value.h"
 
-#define CHUNK_SIZE_MIN SZ_4K
 #define LOW_MIN ((u64)SZ_64M)
 #define LOW_SHARE 10	/* of the limit, one part in this many */
 

@@ -16,6 +16,7 @@
 #include "stack.h"
 
 #define SNAPSHOT_NAME_MAX 64
+#define CHUNK_SIZE_MIN SZ_4K
 #define CHUNK_SIZE_MAX SZ_64M
 
 struct cbt_freeze;

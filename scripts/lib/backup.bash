@@ -285,11 +285,11 @@ backup_session() {
 	if [[ ${#snapshots[@]} -eq 1 ]]; then
 		read_image "$session" "$snapshot"
 		need_unwritten
-	fi
-	if [[ $directory == - ]]; then
-		backup_stream "$snapshot"
-	elif [[ ${#snapshots[@]} -eq 1 ]]; then
-		backup_to_chain "$directory" "$snapshot"
+		if [[ $directory == - ]]; then
+			backup_stream "$snapshot"
+		else
+			backup_to_chain "$directory" "$snapshot"
+		fi
 	elif [[ -z $opt_json ]]; then
 		backup_each "$directory" "$session" "${snapshots[@]}"
 	else
@@ -375,11 +375,11 @@ Usage: blksnap backup DIRECTORY --diff PATH [--limit SIZE] [OPTION...] DEVICE...
 
 Takes a snapshot of the devices at one instant, as `blksnap take` does, copies the
 images into DIRECTORY, and releases the snapshot; or copies images of a session that
-is there, if nothing was written to them. Each device gets a directory of its own in DIRECTORY, named after the last
-part of its path, with a chain of backups: 00001, 00002, ... What is backed up is what
-has changed since the last one, if that is known: the device is tracked, and was when
-that was made. If not, it is all of the device, and why is said. To go on with a chain
-of another device is refused.
+is there, if nothing was written to them. Each device gets a directory of its own in
+DIRECTORY, named after the last part of its path, with a chain of backups: 00001,
+00002, ... What is backed up is what has changed since the last one, if that is known:
+the device is tracked, and was when that was made. If not, it is all of the device,
+and why is said. To go on with a chain of another device is refused.
 
   --full            all of the device
   --differential    what has changed since the last full
