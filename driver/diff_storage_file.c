@@ -385,11 +385,12 @@ static u64 file_given(struct diff_storage *storage)
 	return i_size_read(file_inode(file_first(to_file(storage))->file));
 }
 
+/* Of a directory, unlike of a file, it is what the quota of a project leaves. */
 static u64 file_room(struct diff_storage *storage)
 {
 	struct kstatfs stat;
 
-	if (vfs_statfs(&file_first(to_file(storage))->file->f_path, &stat))
+	if (vfs_statfs(&to_file(storage)->directory, &stat))
 		return 0;
 	return stat.f_bavail * stat.f_bsize;
 }

@@ -1075,6 +1075,27 @@ no_room() {
 	no_room xfs
 }
 
+# within_quota TYPE: sizes that nobody has set. More than that is left on the disk.
+within_quota() {
+	local dir limit
+	quota_on "$1" 100
+	session_make s "$dir" "$(disk 1)"
+	session_take s
+	limit=$(session_get s diff_limit)
+	[[ $limit -le $((50 << 20)) && $limit -gt $((49 << 20)) && $(session_get s diff_size) -eq $limit ]] ||
+		fail "a limit of $limit bytes, $(session_get s diff_size) of them there"
+	session_destroy s
+	umount "${dir%/*}"
+}
+
+@test "diff file: half of what the quota of a project leaves is the most that is used where nobody has set a limit (ext4)" {
+	within_quota ext4
+}
+
+@test "diff file: half of what the quota of a project leaves is the most that is used where nobody has set a limit (XFS)" {
+	within_quota xfs
+}
+
 @test "diff file: its file system becomes read-only: what is allocated is used to the last byte; the file stays" {
 	local dir image
 	expect_log 'EXT4-fs error|Remounting filesystem read-only'

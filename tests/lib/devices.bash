@@ -204,9 +204,10 @@ gone() {
 	! kill -0 "$1" 2>/dev/null
 }
 
-# hangs PID: it waits for a device, or for who does.
+# hangs PID: it waits for a device, or for who does. Starts no program: what some look at lasts for seconds.
 hangs() {
-	[[ $(ps -o state= -p "$1") == D* ]]
+	local stat
+	read -r stat 2>/dev/null <"/proc/$1/stat" && [[ ${stat##*) } == D* ]]
 }
 
 # throttle DEVICE BYTES-PER-SECOND: of writers in the control group THROTTLED.
